@@ -1,0 +1,214 @@
+"""The mux's frames: what crosses a carrier, and the codec for it.
+
+A frame is an 8-byte header, type (8 bits), payload length (24 bits), flow (32 bits), network byte order, and the
+payload. Flow 0 is the carrier itself. The datapath numbers flows; a number is not used again while its flow is in
+any table.
+
+==========  ====  =========  ==============================================================
+type        flow  direction  payload
+==========  ====  =========  ==============================================================
+HELLO       0     both       version (16 bits), session token (UTF-8); first on a carrier
+OPEN        ≠ 0   up         see :class:`Open`
+OPENED      ≠ 0   down       credit (32 bits): bytes that may be sent up
+REJECTED    ≠ 0   down       errno (16 bits), reason (UTF-8)
+DATA        ≠ 0   both       bytes of the flow, 1 to MAX_DATA
+FIN         ≠ 0   both       empty: no more DATA in this direction
+RST         ≠ 0   both       errno (16 bits), reason (UTF-8): both directions are over
+CREDIT      ≠ 0   both       bytes (32 bits) that may be sent beyond what was granted before
+DATAGRAM    ≠ 0   both       one UDP datagram's payload, may be empty
+PING, PONG  0     both       8 bytes, echoed
+GOAWAY      0     both       code (16 bits), reason (UTF-8): no new flows here
+==========  ====  =========  ==============================================================
+
+Truncated, oversized or unknown frames raise :class:`~telehelper.errors.TunnelError` with a reason, and the carrier
+must be closed. Errno values are Linux's.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final, NamedTuple
+
+from telehelper.errors import TunnelError
+
+VERSION: Final = 1
+HEADER: Final = struct.Struct("!II")
+MAX_DATA: Final = 64 * 1024  # bytes in one DATA frame; a whole offloaded segment fits
+MAX_PAYLOAD: Final = 66 * 1024  # bytes; a UDP datagram of 65,535 fits
+MAX_TEXT: Final = 1024  # bytes of a reason or a token
+
+Address = IPv4Address | IPv6Address
+
+
+class FrameType(enum.IntEnum):
+    """The first byte of a frame."""
+
+    HELLO = 1
+    OPEN = 2
+    OPENED = 3
+    REJECTED = 4
+    DATA = 5
+    FIN = 6
+    RST = 7
+    CREDIT = 8
+    DATAGRAM = 9
+    PING = 10
+    PONG = 11
+    GOAWAY = 12
+
+
+class Frame(NamedTuple):
+    """One frame. A tuple, because a busy tunnel makes a hundred thousand a second."""
+
+    type: FrameType
+    flow: int
+    payload: bytes | bytearray | memoryview = b""
+
+
+class Proto(enum.IntEnum):
+    """IP protocol numbers of what can be opened."""
+
+    ICMP = 1
+    TCP = 6
+    UDP = 17
+
+
+class Open(NamedTuple):
+    """Payload of OPEN: dial this. Addresses go as 16 bytes, IPv4 as ``::ffff:a.b.c.d`` (RFC 4291 §2.5.5.2)."""
+
+    protocol: Proto
+    src: Address
+    sport: int
+    dst: Address
+    dport: int
+    timeout: float  # seconds the manager may spend dialing
+    credit: int  # bytes the manager may send down at first
+
+
+_OPEN: Final = struct.Struct("!BxHHxxII16s16s")
+
+
+def _pack_address(address: Address) -> bytes:
+    return address.packed if address.version == 6 else b"\0" * 10 + b"\xff\xff" + address.packed
+
+
+def _unpack_address(data: bytes) -> Address:
+    address = IPv6Address(data)
+    return address.ipv4_mapped or address
+
+
+def encode_open(flow: int, what: Open) -> Frame:
+    """Make an OPEN frame."""
+    payload = _OPEN.pack(
+        what.protocol,
+        what.sport,
+        what.dport,
+        min(round(what.timeout * 1000), 0xFFFFFFFF),
+        what.credit,
+        _pack_address(what.src),
+        _pack_address(what.dst),
+    )
+    return Frame(FrameType.OPEN, flow, payload)
+
+
+def decode_open(frame: Frame) -> Open:
+    """Read an OPEN frame's payload; TunnelError if it is malformed."""
+    if len(frame.payload) != _OPEN.size:
+        raise TunnelError(f"OPEN has {len(frame.payload)} bytes, not {_OPEN.size}")
+    protocol, sport, dport, timeout_ms, credit, src, dst = _OPEN.unpack(frame.payload)
+    if protocol not in Proto.__members__.values():
+        raise TunnelError(f"OPEN of protocol {protocol}")
+    return Open(
+        Proto(protocol), _unpack_address(src), sport, _unpack_address(dst), dport, timeout_ms / 1000, credit
+    )
+
+
+def encode_u32(kind: FrameType, flow: int, value: int) -> Frame:
+    """Make an OPENED or CREDIT frame."""
+    return Frame(kind, flow, value.to_bytes(4, "big"))
+
+
+def decode_u32(frame: Frame) -> int:
+    """Read an OPENED's or CREDIT's number of bytes; TunnelError if it is malformed."""
+    if len(frame.payload) != 4:
+        raise TunnelError(f"{frame.type.name} has {len(frame.payload)} bytes, not 4")
+    return int.from_bytes(frame.payload, "big")
+
+
+def encode_coded(kind: FrameType, flow: int, code: int, text: str = "") -> Frame:
+    """Make a HELLO, REJECTED, RST or GOAWAY frame: a 16-bit number and a text, cut to MAX_TEXT bytes."""
+    return Frame(kind, flow, code.to_bytes(2, "big") + text.encode()[:MAX_TEXT])
+
+
+def decode_coded(frame: Frame) -> tuple[int, str]:
+    """Read a HELLO, REJECTED, RST or GOAWAY: its number and its text; TunnelError if it is malformed."""
+    payload = bytes(frame.payload)
+    if not 2 <= len(payload) <= 2 + MAX_TEXT:
+        raise TunnelError(f"{frame.type.name} has {len(payload)} bytes")
+    return int.from_bytes(payload[:2], "big"), payload[2:].decode("utf-8", "replace")
+
+
+def encode_header(frame: Frame) -> bytes:
+    """Return the 8 bytes that go before the payload, so that the payload need not be copied."""
+    return HEADER.pack(frame.type << 24 | len(frame.payload), frame.flow)
+
+
+def encode(frame: Frame) -> bytes:
+    """Return the whole frame as bytes."""
+    return encode_header(frame) + bytes(frame.payload)
+
+
+_FLOWLESS: Final = frozenset({FrameType.HELLO, FrameType.PING, FrameType.PONG, FrameType.GOAWAY})
+_TYPES: Final = {int(kind): kind for kind in FrameType}
+
+
+def _check_header(kind: int, length: int, flow: int) -> FrameType:
+    frame_type = _TYPES.get(kind)
+    if frame_type is None:
+        raise TunnelError(f"unknown frame type {kind}")
+    if length > MAX_PAYLOAD:
+        raise TunnelError(f"{frame_type.name} frame of {length} bytes is over the limit of {MAX_PAYLOAD}")
+    if (flow == 0) != (frame_type in _FLOWLESS):
+        raise TunnelError(f"{frame_type.name} frame on flow {flow}")
+    if frame_type is FrameType.DATA and not 0 < length <= MAX_DATA:
+        raise TunnelError(f"DATA frame of {length} bytes")
+    return frame_type
+
+
+class FrameDecoder:
+    """Cuts a carrier's bytes into frames; however they are chunked, the frames are the same.
+
+    The payloads returned are copies (bytes) and stay valid. Holds at most one incomplete frame.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
+        """Take bytes as they came and return the frames completed by them.
+
+        Raises
+        ------
+        TunnelError
+            The bytes are no frame. The carrier is lost: what follows cannot be found again.
+        """
+        buffer = memoryview(self._rest + data if self._rest else data)
+        out: list[Frame] = []
+        at, size = 0, len(buffer)
+        while size - at >= 8:
+            head, flow = HEADER.unpack_from(buffer, at)
+            length = head & 0xFFFFFF
+            frame_type = _check_header(head >> 24, length, flow)
+            end = at + 8 + length
+            if end > size:
+                break
+            out.append(Frame(frame_type, flow, bytes(buffer[at + 8 : end])))
+            at = end
+        self._rest = bytes(buffer[at:])
+        return out
+
+    def at_boundary(self) -> bool:
+        """Whether no frame is half received."""
+        return not self._rest

@@ -1,0 +1,257 @@
+"""Every error telemagic raises, as a tree.
+
+::
+
+    TelemagicError                  .hint: one line a user can act on; .slug: stable name for tests and docs
+    ├── UsageError                  a bad %tele line
+    ├── StateError                  NotConnected, AlreadyConnected
+    ├── HelperError                 HelperMissing, SudoDenied, HelperRefused(reason), HelperLost
+    ├── NetConfigError              CidrConflict(wanted, existing, device), VifError, ResolverError,
+    │                               UndoIncomplete(left)
+    ├── ClusterError                KubeconfigError, ApiServerUnavailable, CredentialsRefused,
+    │                               ManagerUnavailable, ManagerTooOld, SessionExpired, ConnectTimeout
+    └── ProtocolError               never raised itself
+        ├── RemoteProtocolError     they broke it: TunnelError, ControlError  (packets don't raise; they Drop)
+        └── LocalProtocolError      we broke it: a bug, keep the traceback
+
+Errors cross the control socket as ``(slug, message, hint, data)``; :func:`from_wire` makes the same type again on
+the other side, so ``except CidrConflict`` works in a notebook whichever process found the conflict.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TelemagicError(Exception):
+    """Base of all errors a user can meet.
+
+    Parameters
+    ----------
+    message
+        What is wrong and why, in one line.
+    hint
+        What to do about it, in one line. Empty when the class's own hint says it.
+    data
+        The facts behind the message, by name; also available as attributes' values in subclasses.
+    """
+
+    slug: ClassVar[str] = "error"
+    default_hint: ClassVar[str] = ""
+
+    def __init__(self, message: str, *, hint: str = "", **data: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint or self.default_hint
+        self.data = data
+
+    def __str__(self) -> str:
+        return self.message
+
+    def _render_traceback_(self) -> list[str]:
+        """Show one or two lines in a notebook instead of a traceback (IPython's hook)."""
+        lines = [f"{type(self).__name__}: {self.message}"]
+        if self.hint:
+            lines.append(f"  try: {self.hint}")
+        return lines
+
+
+class UsageError(TelemagicError):
+    """The command line cannot be understood."""
+
+    slug = "usage"
+
+
+class StateError(TelemagicError):
+    """The command does not fit the present state; never raised itself."""
+
+    slug = "state"
+
+
+class NotConnected(StateError):
+    """There is no connection to ask."""
+
+    slug = "not-connected"
+    default_hint = "%tele connect"
+
+
+class AlreadyConnected(StateError):
+    """A connection to another cluster, or with other options, is there already."""
+
+    slug = "already-connected"
+    default_hint = "%tele disconnect first, or use %tele status to see it"
+
+
+class HelperError(TelemagicError):
+    """The helper (netd or datapath) cannot be started or has gone; never raised itself."""
+
+    slug = "helper"
+
+
+class HelperMissing(HelperError):
+    """Something the helper needs is not on this machine: sudo, /dev/net/tun, a namespace."""
+
+    slug = "helper-missing"
+
+
+class SudoDenied(HelperError):
+    """The password was refused or the prompt was cancelled."""
+
+    slug = "sudo-denied"
+    default_hint = "run the cell again and type your login password; an empty line cancels"
+
+
+class HelperRefused(HelperError):
+    """netd refused a request that it does not permit."""
+
+    slug = "helper-refused"
+
+
+class HelperLost(HelperError):
+    """A helper process ended by itself or was killed."""
+
+    slug = "helper-lost"
+    default_hint = "%tele connect again"
+
+
+class NetConfigError(TelemagicError):
+    """The machine's network cannot be configured as wanted; never raised itself."""
+
+    slug = "netconfig"
+
+
+class CidrConflict(NetConfigError):
+    """A CIDR of the cluster overlaps a route this machine already has. Nothing was changed."""
+
+    slug = "cidr-conflict"
+
+    @classmethod
+    def of(cls, wanted: str, existing: str, device: str) -> CidrConflict:
+        """Build the error from the two prefixes and the name of the interface that has the second."""
+        return cls(
+            f"the cluster's {wanted} overlaps {existing} on {device}; nothing was changed",
+            hint=f"disconnect {device} (a VPN?), or leave the CIDR out with --never-proxy {wanted}",
+            wanted=wanted,
+            existing=existing,
+            device=device,
+        )
+
+
+class VifError(NetConfigError):
+    """The TUN interface cannot be made or configured."""
+
+    slug = "vif"
+
+
+class ResolverError(NetConfigError):
+    """The host's resolver cannot be pointed at the tunnel."""
+
+    slug = "resolver"
+
+
+class UndoIncomplete(NetConfigError):
+    """Something of ours could not be taken back; `data["left"]` says what."""
+
+    slug = "undo-incomplete"
+
+
+class ClusterError(TelemagicError):
+    """The cluster cannot be reached or used; never raised itself."""
+
+    slug = "cluster"
+
+
+class KubeconfigError(ClusterError):
+    """The kubeconfig is missing, unreadable, malformed, or lacks the context."""
+
+    slug = "kubeconfig"
+
+
+class ApiServerUnavailable(ClusterError):
+    """The API server does not answer."""
+
+    slug = "api-server-unavailable"
+    default_hint = "check VPN and address: kubectl cluster-info"
+
+
+class CredentialsRefused(ClusterError):
+    """The API server answers 401 or 403 to our credentials."""
+
+    slug = "credentials-refused"
+    default_hint = "log in again (kubectl get pods must work), or ask for the right named above"
+
+
+class ManagerUnavailable(ClusterError):
+    """There is no traffic manager in the cluster, or none is ready."""
+
+    slug = "manager-unavailable"
+
+
+class ManagerTooOld(ClusterError):
+    """The traffic manager speaks another version of the protocol."""
+
+    slug = "manager-too-old"
+
+
+class SessionExpired(ClusterError):
+    """The traffic manager no longer knows our session."""
+
+    slug = "session-expired"
+    default_hint = "%tele connect again"
+
+
+class ConnectTimeout(ClusterError, TimeoutError):
+    """Connecting took longer than allowed; everything begun was undone."""
+
+    slug = "connect-timeout"
+    default_hint = "give it longer: %tele connect --timeout 60"
+
+
+class ProtocolError(TelemagicError):
+    """A rule of one of our protocols was broken; never raised itself."""
+
+    slug = "protocol"
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side broke it."""
+
+    slug = "remote-protocol"
+
+
+class TunnelError(RemoteProtocolError):
+    """A carrier delivered bytes that are no frames."""
+
+    slug = "tunnel"
+
+
+class ControlError(RemoteProtocolError):
+    """A control socket delivered bytes that are no messages."""
+
+    slug = "control"
+
+
+class LocalProtocolError(ProtocolError):
+    """We broke it: a bug of ours, so the traceback stays."""
+
+    slug = "local-protocol"
+
+    def _render_traceback_(self) -> list[str]:
+        # IPython takes any exception in this hook as "render it normally".
+        raise NotImplementedError
+
+
+def _tree(root: type[TelemagicError]) -> dict[str, type[TelemagicError]]:
+    found = {root.slug: root}
+    for child in root.__subclasses__():
+        found |= _tree(child)
+    return found
+
+
+def from_wire(slug: str, message: str, hint: str, data: dict[str, str]) -> TelemagicError:
+    """Make the error again that the other process raised.
+
+    An unknown slug (the other side is newer) becomes a plain :class:`TelemagicError` with the same text.
+    """
+    cls = _tree(TelemagicError).get(slug, TelemagicError)
+    return cls(message, hint=hint, **data)

@@ -1,0 +1,1 @@
+"""The traffic manager's gRPC service: manager.proto, and what `make proto` generates from it."""

@@ -1,0 +1,1 @@
+"""Type `%tele connect` in a notebook, and a cluster answers there by name."""
