@@ -1,30 +1,20 @@
-"""The vocabulary of the two control sockets, and its codec; sans-IO.
+"""The vocabulary of the two control sockets: a message is a frozen dataclass of this module.
 
 Two sockets speak it: kernel ↔ datapath (a Unix socket in a 0700 directory) and datapath ↔ netd (a socket pair that
-is netd's standard input). A message is a frozen dataclass of this module. On the wire it is a 4-byte big-endian
-length and that many bytes of JSON: ``{"type": "GetFlows", "id": 3, "body": {…}}``. ``id`` ties a reply to its
-request; 0 is an event, which nobody answers.
-
-Decoding is strict, because netd reads this as root: an unknown type, a missing or unknown field, a value of another
-type, or a message over the limit raises :class:`~telehelper.errors.ControlError`, and the connection is closed.
-Standard library only, for the same reason.
+is netd's standard input). :mod:`telehelper.codec` puts messages on the wire.
 """
 
 from __future__ import annotations
 
-import json
-import struct
-import typing
-from dataclasses import dataclass, field, fields
-from functools import cache
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
-from telehelper.errors import ControlError, TelemagicError, from_wire
+from telehelper.errors import TelemagicError, from_wire
 
 PROTOCOL_VERSION: Final = 1  # both sockets; the first message carries it, a mismatch ends the connection
-MAX_MESSAGE: Final = 16 * 1024 * 1024  # bytes; a flow table of 10,000 rows is about 4 MiB
-MAX_NETD_MESSAGE: Final = 256 * 1024  # bytes; a plan of 1,000 routes is about 60 KiB
-_LENGTH: Final = struct.Struct("!I")
+NETD_LOG_PREFIX: Final = (
+    "telemagic-netd: "  # of each line on netd's stderr: by it one knows that netd ran, not only sudo
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +273,7 @@ class Configure(Message):
 class SetDns(Message):
     """Point the host's resolver at us. Once only. Answered with :class:`DnsSet`.
 
-    ``mechanism``: auto, resolvconf or none.
+    ``mechanism``: auto, resolvconf or none. ``search``: all names, the machine's own too; at most 6.
     """
 
     mechanism: str
@@ -294,141 +284,11 @@ class SetDns(Message):
 
 @dataclass(frozen=True, slots=True)
 class DnsSet(Message):
-    """Which mechanism is in force, and which nameservers the host used before (for names that are not ours)."""
+    """Which mechanism is in force: resolvconf or none."""
 
     mechanism: str
-    upstreams: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Undo(Message):
     """Take everything back and exit. Answered with :class:`Done`. EOF means the same without an answer."""
-
-
-# --- codec -------------------------------------------------------------------------------------------------------
-
-
-def _registry() -> dict[str, type[Message]]:
-    return {cls.__name__: cls for cls in Message.__subclasses__()}
-
-
-@cache
-def _hints(cls: type[Message]) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
-def _to_json(value: object) -> object:
-    if isinstance(value, Message):
-        return {f.name: _to_json(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, tuple):
-        return [_to_json(item) for item in value]
-    return value
-
-
-def _from_json(value: object, hint: Any, where: str) -> Any:  # noqa: ANN401  # the hint decides the type
-    origin = typing.get_origin(hint)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ControlError(f"{where} must be a list")
-        item = typing.get_args(hint)[0]
-        return tuple(_from_json(v, item, f"{where}[{i}]") for i, v in enumerate(value))
-    if origin is dict:
-        item = typing.get_args(hint)[1]
-        if not isinstance(value, dict):
-            raise ControlError(f"{where} must be an object")
-        return {k: _from_json(v, item, f"{where}[{k!r:.40}]") for k, v in value.items()}
-    if isinstance(hint, type) and issubclass(hint, Message):
-        return _build(hint, value, where)
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:  # exact: True is no int here
-        raise ControlError(f"{where} must be {hint.__name__}")
-    return value
-
-
-def _build(cls: type[Message], body: object, where: str) -> Message:
-    if not isinstance(body, dict):
-        raise ControlError(f"{where} must be an object")
-    hints = _hints(cls)
-    unknown = body.keys() - hints.keys()
-    if unknown:
-        raise ControlError(f"{where} has unknown field {min(unknown)!r:.40}")
-    values = {name: _from_json(value, hints[name], f"{where}.{name}") for name, value in body.items()}
-    try:
-        return cls(**values)
-    except TypeError:
-        raise ControlError(f"{where} lacks a field") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """A message with the number of the request it is or answers; 0 for events."""
-
-    id: int
-    body: Message
-
-
-def encode(body: Message, request: int = 0) -> bytes:
-    """Encode one message; `request` is the number of the request it is or answers."""
-    doc = {"type": type(body).__name__, "id": request, "body": _to_json(body)}
-    data = json.dumps(doc, separators=(",", ":"), allow_nan=False).encode()
-    return _LENGTH.pack(len(data)) + data
-
-
-def _refuse_constant(name: str) -> float:
-    raise ControlError(f"{name} is no number here")
-
-
-def _parse(data: bytes) -> Envelope:
-    try:
-        doc = json.loads(data, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
-        raise ControlError("a control message is not JSON") from None
-    if not isinstance(doc, dict) or doc.keys() != {"type", "id", "body"}:
-        raise ControlError("a control message needs exactly type, id and body")
-    kind, number = doc["type"], doc["id"]
-    if type(number) is not int or not 0 <= number < 2**32:
-        raise ControlError("a control message's id must be a 32-bit number")
-    cls = _registry().get(kind) if isinstance(kind, str) else None
-    if cls is None:
-        raise ControlError(f"unknown control message {kind!r:.40}")
-    return Envelope(number, _build(cls, doc["body"], cls.__name__))
-
-
-class Decoder:
-    """Cuts a byte stream into messages. After it raised, the stream is broken: close the connection.
-
-    Parameters
-    ----------
-    limit
-        Longest message accepted, in bytes.
-    """
-
-    def __init__(self, limit: int = MAX_MESSAGE) -> None:
-        self._limit = limit
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[Envelope]:
-        """Take bytes as they came and return the messages completed by them.
-
-        Raises
-        ------
-        ControlError
-            The bytes are no message, or one longer than the limit.
-        """
-        self._buffer += data
-        out: list[Envelope] = []
-        while len(self._buffer) >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._buffer)
-            if length > self._limit:
-                raise ControlError(f"a control message of {length} bytes is over the limit of {self._limit}")
-            end = _LENGTH.size + length
-            if len(self._buffer) < end:
-                break
-            out.append(_parse(bytes(self._buffer[_LENGTH.size : end])))
-            del self._buffer[:end]
-        return out
-
-    def at_boundary(self) -> bool:
-        """Whether no message is half received: the only good moment for an EOF."""
-        return not self._buffer

@@ -1,0 +1,66 @@
+"""The error tree: two lines for people, and the same type on the other side of a socket."""
+
+from __future__ import annotations
+
+import pytest
+from telehelper import errors
+from telehelper.errors import (
+    CidrConflict,
+    ConnectTimeout,
+    LocalProtocolError,
+    SudoDenied,
+    TelemagicError,
+    from_wire,
+)
+
+
+def tree(root: type[TelemagicError] = TelemagicError) -> list[type[TelemagicError]]:
+    # Only the product's: tests may derive their own.
+    children = [cls for cls in root.__subclasses__() if cls.__module__ == errors.__name__]
+    return [root, *(cls for child in children for cls in tree(child))]
+
+
+def test_slugs_are_unique() -> None:
+    slugs = [cls.slug for cls in tree()]
+    assert len(set(slugs)) == len(slugs)
+
+
+@pytest.mark.parametrize("cls", tree())
+def test_every_error_is_in_the_drawing_and_crosses_a_socket(cls: type[TelemagicError]) -> None:
+    assert cls.__name__ in (errors.__doc__ or "")
+    error = cls("what", hint="do", fact="value")
+    again = from_wire(error.slug, error.message, error.hint, error.data)
+    assert type(again) is cls
+    assert (again.message, again.hint, again.data) == ("what", "do", {"fact": "value"})
+
+
+def test_an_unknown_slug_keeps_its_text() -> None:
+    again = from_wire("of-a-newer-version", "what", "do", {})
+    assert type(again) is TelemagicError
+    assert (str(again), again.hint) == ("what", "do")
+
+
+def test_a_notebook_sees_two_lines() -> None:
+    assert SudoDenied("refused")._render_traceback_() == [
+        "SudoDenied: refused",
+        "  try: run the cell again and type your login password; an empty line cancels",
+    ]
+
+
+def test_without_a_hint_it_sees_one() -> None:
+    assert TelemagicError("what")._render_traceback_() == ["TelemagicError: what"]
+
+
+def test_our_own_bugs_keep_the_traceback() -> None:
+    with pytest.raises(NotImplementedError):
+        LocalProtocolError("a bug")._render_traceback_()
+
+
+def test_a_conflict_names_both_prefixes_and_the_interface() -> None:
+    error = CidrConflict.of("10.0.0.0/8", "10.1.0.0/16", "docker0")
+    assert error.data == {"wanted": "10.0.0.0/8", "existing": "10.1.0.0/16", "device": "docker0"}
+    assert "10.0.0.0/8 overlaps 10.1.0.0/16 on docker0" in str(error)
+
+
+def test_a_connect_timeout_is_a_timeout_for_those_who_do_not_know_us() -> None:
+    assert isinstance(ConnectTimeout("late"), TimeoutError)
