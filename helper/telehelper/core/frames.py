@@ -180,11 +180,14 @@ def _check_header(kind: int, length: int, flow: int) -> FrameType:
 class FrameDecoder:
     """Cuts a carrier's bytes into frames; however they are chunked, the frames are the same.
 
-    The payloads returned are copies (bytes) and stay valid. Holds at most one incomplete frame.
+    The payloads returned are copies (bytes) and stay valid. Holds at most one incomplete frame, in the chunks that it
+    came in, so that a frame in many small chunks is joined once.
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._chunks: list[bytes | bytearray | memoryview] = []
+        self._size = 0  # bytes in the chunks
+        self._wanted = HEADER.size  # bytes needed before there is anything to do
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
         """Take bytes as they came and return the frames completed by them.
@@ -194,21 +197,31 @@ class FrameDecoder:
         TunnelError
             The bytes are no frame. The carrier is lost: what follows cannot be found again.
         """
-        buffer = memoryview(self._rest + data if self._rest else data)
+        if self._chunks:
+            self._chunks.append(bytes(data))
+            self._size += len(data)
+            if self._size < self._wanted:
+                return []
+            data = b"".join(self._chunks)
+        return self._cut(memoryview(data))
+
+    def _cut(self, buffer: memoryview) -> list[Frame]:
         out: list[Frame] = []
-        at, size = 0, len(buffer)
-        while size - at >= 8:
+        at, size, self._wanted = 0, len(buffer), HEADER.size
+        while size - at >= HEADER.size:
             head, flow = HEADER.unpack_from(buffer, at)
             length = head & 0xFFFFFF
             frame_type = _check_header(head >> 24, length, flow)
-            end = at + 8 + length
-            if end > size:
+            start = at + HEADER.size
+            if start + length > size:
+                self._wanted = HEADER.size + length
                 break
-            out.append(Frame(frame_type, flow, bytes(buffer[at + 8 : end])))
-            at = end
-        self._rest = bytes(buffer[at:])
+            out.append(Frame(frame_type, flow, bytes(buffer[start : start + length])))
+            at = start + length
+        self._size = size - at
+        self._chunks = [bytes(buffer[at:])] if self._size else []
         return out
 
     def at_boundary(self) -> bool:
         """Whether no frame is half received."""
-        return not self._rest
+        return not self._chunks
