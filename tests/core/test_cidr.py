@@ -1,0 +1,89 @@
+"""The CIDR algebra."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+
+import pytest
+from telehelper.core import cidr
+from telehelper.errors import UsageError, VifError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("10.1.2.3", "10.1.2.3/32"),
+        ("fd00::/64", "fd00::/64"),
+        ("10.0.0.0/255.0.0.0", "10.0.0.0/8"),
+    ],
+)
+def test_good_texts(text: str, expected: str) -> None:
+    assert str(cidr.parse(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "hint"),
+    [
+        ("foo", "is no CIDR", "10.1.0.0/16"),
+        ("", "is no CIDR", "10.1.0.0/16"),
+        ("10.0.0.0/33", "is no CIDR", "10.1.0.0/16"),
+        ("fe80::1%eth0/128", "is no CIDR", "10.1.0.0/16"),
+        ("10.0.0.1/8", "has host bits set", "write 10.0.0.0/8"),
+        ("0.0.0.0/0", "is everything", "name the networks"),
+        ("128.0.0.0/1", "is everything", "name the networks"),
+        ("::/0", "is everything", "name the networks"),
+    ],
+)
+def test_bad_texts_are_usage_errors_of_one_line(text: str, words: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        cidr.parse(text, "--also-proxy")
+    assert caught.value.message.startswith("--also-proxy: ")
+    assert words in caught.value.message
+    assert "\n" not in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_families_never_mix() -> None:
+    four, six = IPv4Network("10.0.0.0/8"), IPv6Network("::a00:0/104")
+    assert not cidr.overlap(four, six)
+    assert not cidr.contains(six, four)
+    assert cidr.subtract(four, [six]) == [four]
+    assert cidr.subtract(six, [four]) == [six]
+    assert cidr.merge([six, four]) == [four, six]
+
+
+def test_subtract_splits() -> None:
+    rest = cidr.subtract(IPv4Network("10.0.0.0/30"), [IPv4Network("10.0.0.1/32")])
+    assert [str(network) for network in rest] == ["10.0.0.0/32", "10.0.0.2/31"]
+    rest = cidr.subtract(IPv4Network("10.0.0.0/30"), [IPv4Network("10.0.0.1/32"), IPv4Network("10.0.0.3/32")])
+    assert [str(network) for network in rest] == ["10.0.0.0/32", "10.0.0.2/32"]
+    rest = cidr.subtract(IPv6Network("fd00::/126"), [IPv6Network("fd00::/127"), IPv6Network("fd00::3/128")])
+    assert [str(network) for network in rest] == ["fd00::2/128"]
+    assert cidr.subtract(IPv4Network("10.0.0.0/30"), [IPv4Network("10.0.0.0/8")]) == []
+
+
+def test_covering_lists_the_most_specific_first() -> None:
+    candidates = [ip_network(text) for text in ("10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "fd00::/8")]
+    found = cidr.covering(IPv4Network("10.1.2.0/24"), candidates)
+    assert [str(network) for network in found] == ["10.1.2.0/24", "10.1.0.0/16", "10.0.0.0/8"]
+
+
+def test_networks_in_order() -> None:
+    texts = ["10.0.0.0/16", "10.0.0.0/8", "9.0.0.0/8", "::/8"]
+    found = sorted((ip_network(text) for text in texts), key=cidr.sort_key)
+    assert [str(network) for network in found] == ["9.0.0.0/8", "10.0.0.0/8", "10.0.0.0/16", "::/8"]
+
+
+def test_the_pair_avoids_what_is_taken_and_depends_on_the_index_only() -> None:
+    assert cidr.free_pair([], 0) == (IPv4Address("198.19.240.0"), IPv4Address("198.19.240.1"))
+    assert cidr.free_pair([], 2048) == cidr.free_pair([], 0)
+    taken = [IPv4Network("198.19.240.1/32"), IPv4Network("10.0.0.0/8")]
+    assert cidr.free_pair(taken, 0) == (IPv4Address("198.19.240.2"), IPv4Address("198.19.240.3"))
+    last = [IPv4Network("198.19.255.254/31")]
+    assert cidr.free_pair(last, 2047) == (IPv4Address("198.19.240.0"), IPv4Address("198.19.240.1"))
+
+
+def test_a_full_pool_is_an_error_with_a_hint() -> None:
+    with pytest.raises(VifError, match=r"is free"):
+        cidr.free_pair([IPv4Network("198.18.0.0/15")], 5)

@@ -1,0 +1,350 @@
+"""The resolver as transcripts: queries in, actions out."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+from telehelper.core import dns_resolver
+from telehelper.core.dns_policy import DnsPolicy
+from telehelper.core.dns_resolver import Action, Answer, AskCluster, AskUpstream, Drop, Forget, Resolver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
+POLICY = DnsPolicy("cluster.local", "shop", frozenset({"shop", "dev", "svc"}), (ip_network("198.18.0.0/16"),))
+SOA = "cluster.local. 30 IN SOA ns.dns.cluster.local. h.cluster.local. 1 2 3 4 5"
+
+
+def numbers() -> Callable[[], int]:
+    it = iter(range(100, 100000))
+    return lambda: next(it)
+
+
+def make(upstreams: int = 1) -> Resolver:
+    return Resolver(POLICY, upstreams=upstreams, random_id=numbers())
+
+
+def ask(name: str, rtype: str = "A", ident: int = 1, **options: int) -> bytes:
+    return dns.message.make_query(name, rtype, id=ident, **options).to_wire()
+
+
+def reply(query: bytes, *texts: str, rcode: int = 0, soa: str = "") -> bytes:
+    made = dns.message.make_response(dns.message.from_wire(query))
+    made.set_rcode(rcode)
+    made.answer = [dns.rrset.from_text(*text.split(" ", 4)) for text in texts]
+    if soa:
+        made.authority = [dns.rrset.from_text(*soa.split(" ", 4))]
+    return made.to_wire()
+
+
+def only(actions: list[Action]) -> Action:
+    assert len(actions) == 1, actions
+    return actions[0]
+
+
+def to_cluster(actions: list[Action]) -> AskCluster:
+    action = actions[-1]
+    assert isinstance(action, AskCluster)
+    return action
+
+
+def to_upstream(actions: list[Action]) -> AskUpstream:
+    action = actions[-1]
+    assert isinstance(action, AskUpstream)
+    return action
+
+
+def question(data: bytes) -> str:
+    return dns.message.from_wire(data).question[0].name.to_text()
+
+
+def answered(actions: list[Action]) -> dns.message.Message:
+    action = actions[-1]
+    assert isinstance(action, Answer)
+    return dns.message.from_wire(action.data)
+
+
+def rcode(actions: list[Action]) -> str:
+    return dns.rcode.to_text(answered(actions).rcode())
+
+
+# --- the cluster's names -----------------------------------------------------------------------------------------
+
+
+def test_a_short_name_is_asked_in_full_and_answered_short() -> None:
+    resolver = make()
+    asked = to_cluster(resolver.receive_query("me", ask("Postgres.shop"), 0.0))
+    assert (asked.id, question(asked.data)) == (100, "postgres.shop.svc.cluster.local.")
+    assert resolver.next_timer() == 2.0
+    actions = resolver.receive_answer(
+        100, reply(asked.data, f"{question(asked.data)} 30 IN A 198.18.0.9"), 0.1
+    )
+    action = only(actions)
+    assert isinstance(action, Answer)
+    assert action.client == "me"
+    message = answered(actions)
+    assert message.id == 1
+    assert message.question[0].to_text() == "Postgres.shop. IN A"
+    assert [rrset.to_text() for rrset in message.answer] == ["Postgres.shop. 10 IN A 198.18.0.9"]
+    assert message.flags & dns.flags.RA
+    assert message.flags & dns.flags.RD
+    assert resolver.next_timer() is None
+    assert resolver.names == {ip_address("198.18.0.9"): "postgres.shop"}
+
+
+def test_the_second_client_is_answered_from_memory_whatever_form_it_uses() -> None:
+    resolver = make()
+    asked = to_cluster(resolver.receive_query("me", ask("postgres"), 0.0))
+    resolver.receive_answer(asked.id, reply(asked.data, f"{question(asked.data)} 5 IN A 198.18.0.9"), 0.1)
+    for name in ("postgres", "postgres.shop", "postgres.shop.svc", "postgres.shop.svc.cluster.local"):
+        message = answered(resolver.receive_query("you", ask(name, ident=7), 2.2))
+        assert message.id == 7
+        assert message.answer[0].to_text() == f"{name}. 3 IN A 198.18.0.9"
+    assert to_cluster(resolver.receive_query("you", ask("postgres"), 5.2))
+
+
+def test_no_such_record_is_passed_on_quickly_and_kept() -> None:
+    resolver = make()
+    asked = to_cluster(resolver.receive_query("me", ask("postgres", "AAAA"), 0.0))
+    message = answered(resolver.receive_answer(asked.id, reply(asked.data, soa=SOA), 0.1))
+    assert (message.rcode(), message.answer) == (dns.rcode.NOERROR, [])
+    assert message.authority[0].ttl == 2
+    assert rcode(resolver.receive_query("me", ask("postgres", "AAAA"), 2.0)) == "NOERROR"
+    assert to_cluster(resolver.receive_query("me", ask("postgres", "AAAA"), 2.2))
+
+
+def test_a_name_without_a_dot_never_goes_upstream() -> None:
+    resolver = make()
+    asked = to_cluster(resolver.receive_query("me", ask("nosuch"), 0.0))
+    assert rcode(resolver.receive_answer(asked.id, reply(asked.data, rcode=3, soa=SOA), 0.1)) == "NXDOMAIN"
+    assert rcode(resolver.receive_query("me", ask("nosuch"), 0.2)) == "NXDOMAIN"
+
+
+def test_several_names_are_asked_in_order() -> None:
+    resolver = make()
+    first = to_cluster(resolver.receive_query("me", ask("web.svc"), 0.0))
+    second = to_cluster(resolver.receive_answer(first.id, reply(first.data, rcode=3), 0.1))
+    assert (question(first.data), question(second.data)) == (
+        "web.svc.cluster.local.",
+        "web.svc.svc.cluster.local.",
+    )
+    assert first.id != second.id
+    message = answered(
+        resolver.receive_answer(
+            second.id, reply(second.data, f"{question(second.data)} 5 IN A 198.18.0.3"), 0.2
+        )
+    )
+    assert message.answer[0].name.to_text() == "web.svc."
+
+
+def test_srv_leads_to_names_not_addresses() -> None:
+    resolver = make()
+    asked = to_cluster(resolver.receive_query("me", ask("_pg._tcp.postgres.shop", "SRV"), 0.0))
+    full = question(asked.data)
+    target = "postgres.shop.svc.cluster.local."
+    wire = reply(
+        asked.data,
+        f"{full} 5 IN SRV 0 100 5432 {target}",
+        f"{target} 5 IN AAAA fd12::1",
+    )
+    message = answered(resolver.receive_answer(asked.id, wire, 0.1))
+    assert message.answer[0].to_text() == f"_pg._tcp.postgres.shop. 5 IN SRV 0 100 5432 {target}"
+    assert resolver.names == {}
+
+
+def test_an_address_of_another_length_is_nobodys() -> None:
+    resolver = make()
+    asked = to_cluster(resolver.receive_query("me", ask("postgres", "AAAA"), 0.0))
+    full = question(asked.data)
+    wire = reply(asked.data, f"{full} 5 IN AAAA fd12::1", f"{full} 5 IN A 198.18.0.9")
+    resolver.receive_answer(asked.id, wire[:-6] + b"\0\2" + wire[-2:], 0.1)
+    assert resolver.names == {ip_address("fd12::1"): "postgres.shop"}
+    asked = to_cluster(resolver.receive_query("me", ask("catalog"), 0.0))
+    wire = reply(asked.data, f"{question(asked.data)} 5 IN A 198.18.0.9")
+    resolver.receive_answer(asked.id, wire[:-6] + b"\0\2" + wire[-2:], 0.1)
+    assert len(resolver.names) == 1
+
+
+def test_reverse_names_of_the_cluster() -> None:
+    resolver = make()
+    asked = to_cluster(resolver.receive_query("me", ask("9.0.18.198.in-addr.arpa", "PTR"), 0.0))
+    wire = reply(asked.data, "9.0.18.198.in-addr.arpa. 5 IN PTR postgres.shop.svc.cluster.local.")
+    assert answered(resolver.receive_answer(asked.id, wire, 0.1)).answer
+    assert to_upstream(resolver.receive_query("me", ask("8.8.8.8.in-addr.arpa", "PTR"), 0.0))
+
+
+# --- the machine's own names -------------------------------------------------------------------------------------
+
+
+def test_everything_else_passes_untouched_but_for_the_id() -> None:
+    resolver = make()
+    query = ask("Example.com", "TXT", ident=77, use_edns=0, payload=1400)
+    asked = to_upstream(resolver.receive_query("me", query, 0.0))
+    assert asked == AskUpstream(100, (100).to_bytes(2, "big") + query[2:], 0)
+    wire = reply(asked.data, "Example.com. 86400 IN TXT hello")
+    actions = resolver.receive_answer(100, wire, 0.1)
+    assert actions == [Forget(100), Answer("me", (77).to_bytes(2, "big") + wire[2:])]
+    assert resolver.names == {}
+
+
+def test_a_public_name_that_looks_like_a_services_goes_on_upstream_after_nxdomain() -> None:
+    resolver = make()
+    asked = to_cluster(resolver.receive_query("me", ask("foo.dev"), 0.0))
+    onward = to_upstream(resolver.receive_answer(asked.id, reply(asked.data, rcode=3, soa=SOA), 0.1))
+    assert question(onward.data) == "foo.dev."
+    assert onward.id != asked.id
+    wire = reply(onward.data, "foo.dev. 60 IN A 203.0.113.1")
+    assert answered(resolver.receive_answer(onward.id, wire, 0.2)).answer
+    # The cluster's denial is remembered: straight upstream the next time.
+    assert to_upstream(resolver.receive_query("me", ask("foo.dev"), 0.3))
+
+
+def test_without_upstream_the_clusters_denial_is_the_answer_and_strangers_fail() -> None:
+    resolver = make(upstreams=0)
+    asked = to_cluster(resolver.receive_query("me", ask("foo.dev"), 0.0))
+    message = answered(resolver.receive_answer(asked.id, reply(asked.data, rcode=3, soa=SOA), 0.1))
+    assert (message.rcode(), message.question[0].name.to_text()) == (dns.rcode.NXDOMAIN, "foo.dev.")
+    assert rcode(resolver.receive_query("me", ask("example.com"), 0.0)) == "SERVFAIL"
+
+
+def test_upstream_servers_take_turns_until_all_have_had_their_tries() -> None:
+    resolver = make(upstreams=2)
+    first = to_upstream(resolver.receive_query("me", ask("example.com"), 0.0))
+    assert (first.server, resolver.next_timer()) == (0, 2.0)
+    actions = resolver.handle_timer(2.0)
+    assert actions[0] == Forget(first.id)
+    second = to_upstream(actions)
+    assert (second.server, second.id != first.id) == (1, True)
+    third = to_upstream(resolver.upstream_failed(second.id, 2.5))
+    assert third.server == 0
+    actions = resolver.handle_timer(4.5)
+    assert actions[0] == Forget(third.id)
+    assert rcode(actions) == "SERVFAIL"
+    assert resolver.upstream_failed(third.id, 4.6) == []
+    assert resolver.next_timer() is None
+
+
+def test_a_refusing_server_is_passed_over_but_the_last_ones_word_counts() -> None:
+    resolver = make(upstreams=2)
+    first = to_upstream(resolver.receive_query("me", ask("example.com"), 0.0))
+    second = to_upstream(resolver.receive_answer(first.id, reply(first.data, rcode=5), 0.1))
+    assert second.server == 1
+    assert rcode(resolver.receive_answer(second.id, reply(second.data, rcode=5), 0.2)) == "REFUSED"
+
+
+def test_an_answer_too_long_for_the_client_is_cut() -> None:
+    resolver = make()
+    asked = to_upstream(resolver.receive_query("me", ask("example.com", "TXT"), 0.0))
+    wire = reply(asked.data, *(f"example.com. 5 IN TXT {'x' * 200}{i}" for i in range(5)))
+    message = answered(resolver.receive_answer(asked.id, wire, 0.1))
+    assert message.flags & dns.flags.TC
+    assert len(message.to_wire()) <= 512
+
+
+# --- trouble -----------------------------------------------------------------------------------------------------
+
+
+def test_a_silent_cluster_is_asked_twice_and_then_it_is_servfail() -> None:
+    resolver = make()
+    first = to_cluster(resolver.receive_query("me", ask("postgres.shop"), 0.0))
+    assert resolver.handle_timer(1.9) == []
+    assert only(resolver.handle_timer(2.0)) == first
+    assert resolver.next_timer() == 4.0
+    assert rcode(resolver.handle_timer(4.0)) == "SERVFAIL"
+    # Nothing of that is remembered, and a late answer is nobody's.
+    assert only(resolver.receive_answer(first.id, reply(first.data), 4.1)) == Drop(
+        "dns: answer that nobody waits for"
+    )
+    assert to_cluster(resolver.receive_query("me", ask("postgres.shop"), 4.2))
+
+
+def test_a_failing_cluster_never_sends_its_names_to_strangers() -> None:
+    resolver = make()
+    asked = to_cluster(resolver.receive_query("me", ask("postgres.dev"), 0.0))
+    assert rcode(resolver.receive_answer(asked.id, reply(asked.data, rcode=2), 0.1)) == "SERVFAIL"
+
+
+def test_a_dead_tunnel_fails_at_once_and_forgets() -> None:
+    resolver = make()
+    known = to_cluster(resolver.receive_query("me", ask("postgres"), 0.0))
+    resolver.receive_answer(known.id, reply(known.data, f"{question(known.data)} 5 IN A 198.18.0.9"), 0.0)
+    resolver.receive_query("me", ask("catalog.shop"), 0.0)
+    outside = to_upstream(resolver.receive_query("me", ask("example.com"), 0.0))
+    assert rcode(resolver.tunnel_down()) == "SERVFAIL"
+    assert rcode(resolver.receive_query("me", ask("postgres"), 0.1)) == "SERVFAIL"
+    assert answered(resolver.receive_answer(outside.id, reply(outside.data), 0.1))
+    resolver.tunnel_up()
+    assert to_cluster(resolver.receive_query("me", ask("postgres"), 0.2))
+
+
+def test_clients_of_one_question_wait_together() -> None:
+    resolver = make()
+    asked = to_cluster(resolver.receive_query("me", ask("postgres", ident=1), 0.0))
+    assert resolver.receive_query("me", ask("postgres", ident=1), 1.0) == []  # it asks again
+    assert resolver.receive_query("you", ask("postgres", ident=2), 1.0) == []
+    actions = resolver.receive_answer(asked.id, reply(asked.data), 1.1)
+    assert [(a.client, a.data[:2]) for a in actions if isinstance(a, Answer)] == [
+        ("me", b"\0\1"),
+        ("you", b"\0\2"),
+    ]
+
+
+def test_a_forged_answer_is_dropped_and_the_lookup_waits_on() -> None:
+    resolver = make()
+    asked = to_cluster(resolver.receive_query("me", ask("postgres"), 0.0))
+    true = reply(asked.data)
+    for false in (b"\xff\xff" + true[2:], true.replace(b"postgres", b"postgras"), true[:-4] + b"\0\x1c\0\1"):
+        assert only(resolver.receive_answer(asked.id, false, 0.1)) == Drop("dns: answer to another question")
+    assert only(resolver.receive_answer(asked.id, true[:-1], 0.1)) == Drop("dns: malformed answer")
+    assert only(resolver.receive_answer(asked.id, true[:11], 0.1)) == Drop("dns: malformed answer")
+    assert rcode(resolver.receive_answer(asked.id, true, 0.2)) == "NOERROR"
+
+
+def test_queries_that_are_none() -> None:
+    resolver = make()
+    good = ask("postgres", ident=5)
+    assert only(resolver.receive_query("me", good[:11], 0.0)) == Drop("dns: query shorter than a header")
+    assert only(resolver.receive_query("me", good + bytes(4096), 0.0)) == Drop("dns: query too long")
+    assert only(resolver.receive_query("me", reply(good), 0.0)) == Drop("dns: answer to the resolver's port")
+    assert rcode(resolver.receive_query("me", good[:2] + b"\x20\0" + good[4:], 0.0)) == "NOTIMP"
+    assert rcode(resolver.receive_query("me", good[:-1], 0.0)) == "FORMERR"
+
+
+def test_every_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_resolver, "MAX_LOOKUPS", 2)
+    monkeypatch.setattr(dns_resolver, "MAX_WAITERS", 2)
+    monkeypatch.setattr(dns_resolver, "MAX_NAMES", 2)
+    resolver = make()
+    asked = to_cluster(resolver.receive_query(1, ask("a"), 0.0))
+    resolver.receive_query(2, ask("a"), 0.0)
+    assert only(resolver.receive_query(3, ask("a"), 0.0)) == Drop("dns: too many clients wait for one name")
+    resolver.receive_query(1, ask("b"), 0.0)
+    assert only(resolver.receive_query(1, ask("c"), 0.0)) == Drop("dns: too many lookups under way")
+    full = question(asked.data)
+    resolver.receive_answer(
+        asked.id, reply(asked.data, *(f"{full} 5 IN A 198.18.0.{i}" for i in range(1, 4))), 0.1
+    )
+    assert [str(address) for address in resolver.names] == ["198.18.0.2", "198.18.0.3"]
+
+
+def test_ids_are_never_shared() -> None:
+    resolver = Resolver(POLICY, upstreams=1, random_id=lambda: 65535)
+    first = to_cluster(resolver.receive_query("me", ask("a"), 0.0))
+    second = to_cluster(resolver.receive_query("me", ask("b"), 0.0))
+    assert (first.id, second.id) == (65535, 0)
+    assert rcode(resolver.receive_answer(0, reply(second.data), 0.1)) == "NOERROR"
+    assert rcode(resolver.receive_answer(65535, reply(first.data), 0.1)) == "NOERROR"
+
+
+def test_another_policy() -> None:
+    resolver = make()
+    resolver.set_policy(DnsPolicy("cluster.local", "other"))
+    asked = to_cluster(resolver.receive_query("me", ask("postgres"), 0.0))
+    assert question(asked.data) == "postgres.other.svc.cluster.local."
