@@ -1,0 +1,185 @@
+"""The carrier port: accepts carriers, checks their HELLO, and lets them open flows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from telehelper.carrier import ByteStream, Carrier
+from telehelper.core.frames import VERSION, Frame, FrameType, decode_coded, encode_coded
+from telehelper.core.mux import Mux
+from telehelper.errors import TunnelError
+from telehelper.manager.carrier_flows import CarrierFlows
+from telehelper.tcp_stream import TcpStream, serve_tcp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from telehelper.manager.dialer import Dialer
+    from telehelper.manager.sessions import Session, SessionTable
+
+HELLO_TIME: Final = 5.0  # seconds from the connection to its HELLO
+MAX_CARRIERS: Final = 2048  # at once; a further one is closed unheard
+
+# Codes of the GOAWAYs sent here; TunnelError's is carrier.EPROTO.
+WRONG_VERSION: Final = errno.EPROTONOSUPPORT
+WRONG_TOKEN: Final = errno.EACCES
+NO_HELLO: Final = errno.ETIMEDOUT
+DRAINING: Final = errno.ESHUTDOWN
+
+
+class ServedCarrier:
+    """One carrier at the manager: first HELLO, then flows."""
+
+    def __init__(self, server: MuxServer, stream: ByteStream) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self.carrier = Carrier(
+            stream,
+            Mux(monotonic()),
+            on_frames=self._on_frames,
+            on_lost=self._on_lost,
+            on_taken=self._on_taken,
+        )
+        self._session: Session | None = None
+        self._flows: CarrierFlows | None = None
+        self._hello_timer = self._loop.call_later(
+            server.hello_time, self._refuse, NO_HELLO, "no HELLO in time"
+        )
+
+    def drain(self) -> None:
+        """Announce the end: nothing new is opened here."""
+        self.carrier.send(encode_coded(FrameType.GOAWAY, 0, DRAINING, "the manager is shutting down"))
+        if self._flows is not None:
+            self._flows.draining = True
+
+    def _on_frames(self, _carrier: Carrier, frames: list[Frame]) -> None:
+        if self._flows is None:
+            self._receive_hello(frames[0])
+            frames = frames[1:]
+        if self._flows is not None:
+            self._flows.receive_frames(frames)
+
+    def _receive_hello(self, frame: Frame) -> None:
+        if self._hello_timer.cancelled():
+            return  # refused already, and being closed
+        self._hello_timer.cancel()
+        if frame.type is not FrameType.HELLO:
+            raise TunnelError(f"the first frame is {frame.type.name}, not HELLO")
+        version, token = decode_coded(frame)
+        if version != VERSION:
+            self._refuse(WRONG_VERSION, f"protocol {version} is not spoken here, only {VERSION}")
+            return
+        session = self._server.sessions.find(token)
+        if session is None:
+            self._refuse(WRONG_TOKEN, "no such session, or it has expired")
+            return
+        self._session = session
+        self._server.sessions.attach(session)
+        self._flows = self._server.make_flows(self.carrier, session)
+        self.carrier.send(encode_coded(FrameType.HELLO, 0, VERSION))
+
+    def _refuse(self, code: int, reason: str) -> None:
+        self._hello_timer.cancel()
+        self.carrier.send(encode_coded(FrameType.GOAWAY, 0, code, reason))
+        self._server.spawn(self.carrier.close(reason))
+
+    def _on_taken(self, _carrier: Carrier) -> None:
+        if self._flows is not None:
+            self._flows.look_again()
+
+    def _on_lost(self, _carrier: Carrier, reason: str) -> None:
+        self._hello_timer.cancel()
+        if self._flows is not None:
+            self._flows.abort()
+        name = "-"
+        if self._session is not None:
+            name = self._session.id
+            self._server.sessions.detach(self._session, self._loop.time())
+        self._server.audit(f"carrier session={name} ended: {reason}")
+
+
+class MuxServer:
+    """Listens for carriers.
+
+    Parameters
+    ----------
+    sessions
+        Whose tokens are good.
+    dialer
+        How to reach services.
+    audit
+        Takes one line for each dial and for each carrier that ended.
+    allow_loopback
+        Dial the loopback too; for tests.
+    hello_time
+        Seconds within which a carrier must say HELLO.
+    """
+
+    def __init__(
+        self,
+        sessions: SessionTable,
+        dialer: Dialer,
+        audit: Callable[[str], None],
+        *,
+        allow_loopback: bool = False,
+        hello_time: float = HELLO_TIME,
+    ) -> None:
+        self.sessions = sessions
+        self.audit = audit
+        self.hello_time = hello_time
+        self._dialer = dialer
+        self._allow_loopback = allow_loopback
+        self._server: asyncio.Server | None = None
+        self._carriers: set[ServedCarrier] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen and return the port; OSError if it is taken."""
+        self._server = await serve_tcp(host, port, self._accept)
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
+
+    def make_flows(self, carrier: Carrier, session: Session) -> CarrierFlows:
+        """Return the flow table for a carrier that has said HELLO."""
+        return CarrierFlows(carrier, session, self._dialer, self.audit, allow_loopback=self._allow_loopback)
+
+    def spawn(self, work: Coroutine[object, None, None]) -> None:
+        """Run something beside; :meth:`drain` waits for it."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _accept(self, stream: TcpStream) -> None:
+        if len(self._carriers) >= MAX_CARRIERS:
+            self.spawn(stream.close())
+        else:
+            self.spawn(self.serve(stream))
+
+    async def serve(self, stream: ByteStream) -> None:
+        """Serve one carrier to its end."""
+        served = ServedCarrier(self, stream)
+        self._carriers.add(served)
+        try:
+            await served.carrier.run()
+        finally:
+            self._carriers.discard(served)
+
+    async def drain(self, grace: float) -> None:
+        """Accept no more, tell all carriers, give their flows `grace` seconds to end, and close."""
+        if self._server is not None:
+            self._server.close()
+        for served in self._carriers:
+            served.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while self._carriers and self.sessions.flows:  # noqa: ASYNC110  # flows end in many places
+                    await asyncio.sleep(0.05)
+        await asyncio.gather(*(served.carrier.close("the manager shut down") for served in self._carriers))
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._server is not None:
+            await self._server.wait_closed()
