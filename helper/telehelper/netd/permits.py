@@ -1,0 +1,153 @@
+"""What netd may be asked, and with which values: the table of permits, and the checks of every request.
+
+The other side is the user's data plane, and some of its values come from a cluster, so nothing is taken on trust.
+A request that is not permitted ends netd (:meth:`Gate.admit`); a permitted one with values that break a rule here is
+refused, and netd goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Final, NamedTuple
+
+from telehelper.errors import CidrConflict, ControlError, HelperRefused
+from telehelper.messages import PROTOCOL_VERSION, Configure, Message, OpenVif, SetDns, Undo
+from telehelper.netd.plan import Held, Interface, Network, VifConfig, device_name, network_of
+
+MAX_ROUTES: Final = 1024  # a routing table a person can still read; larger plans are a bug or an attack
+MAX_ADDRESSES: Final = 8  # one per family is used
+MTU_RANGE: Final = range(1280, 65536)  # bytes; RFC 8200 §5 asks for 1280, IP's length field ends at 65535
+MAX_SEARCH: Final = 6  # names; what glibc before 2.26 and musl take
+MAX_NAME: Final = 253  # characters; RFC 1035 §2.3.4 less the root label
+LOOPBACK_INDEX: Final = 1  # `lo` is the first interface of every network namespace
+
+# Networks for benchmarks, which no real network uses: RFC 2544 §C.2.2 and RFC 5180 §8.
+HOST_POOLS: Final = (ip_network("198.18.0.0/15"), ip_network("2001:2::/48"))
+SHORTEST: Final = {4: 8, 6: 16}  # prefix length; a shorter one is half the internet, not a cluster
+
+# RFC 6890's special prefixes that must stay the machine's own: "this network", loopback, link-local (cloud
+# metadata lives there), multicast, reserved; and ::/8, which has the IPv6 loopback and the IPv4-mapped addresses.
+FORBIDDEN: Final = tuple(
+    ip_network(cidr)
+    for cidr in (
+        "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4", "::/8", "fe80::/10", "ff00::/8",
+    )
+)  # fmt: skip
+
+# RFC 1123 §2.1, and the underscore, which search names of real machines have
+_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")
+
+
+class Permit(NamedTuple):
+    """A request that may come: how often, and after which other."""
+
+    once: bool
+    after: type[Message] | None = None
+
+
+PERMITS: Final[dict[type[Message], Permit]] = {
+    OpenVif: Permit(once=True),
+    Configure: Permit(once=False, after=OpenVif),
+    SetDns: Permit(once=True, after=Configure),
+    Undo: Permit(once=True),
+}
+
+
+class Gate:
+    """Lets requests through as :data:`PERMITS` says, and remembers which came."""
+
+    def __init__(self) -> None:
+        self._seen: set[type[Message]] = set()
+
+    def admit(self, request: Message) -> None:
+        """Let the request through, or raise ControlError: the other side is broken or hostile."""
+        kind = type(request)
+        permit = PERMITS.get(kind)
+        if permit is None:
+            raise ControlError(f"{kind.__name__} is not permitted")
+        if permit.once and kind in self._seen:
+            raise ControlError(f"{kind.__name__} is permitted once only")
+        if permit.after is not None and permit.after not in self._seen:
+            raise ControlError(f"{kind.__name__} is permitted only after {permit.after.__name__}")
+        self._seen.add(kind)
+
+
+def check_open(request: OpenVif) -> None:
+    """Check version and MTU, or raise HelperRefused."""
+    if request.version != PROTOCOL_VERSION:
+        raise HelperRefused(
+            f"netd speaks version {PROTOCOL_VERSION}, the data plane {request.version}",
+            hint="restart the kernel: telemagic was updated under it",
+        )
+    if request.mtu not in MTU_RANGE:
+        raise HelperRefused(f"an MTU of {request.mtu} bytes is out of range")
+
+
+def _address(text: str) -> Interface:
+    try:
+        address = ip_interface(text)
+    except ValueError:
+        raise HelperRefused(f"{text!r:.60} is no address") from None
+    if address.network.num_addresses != 1:
+        raise HelperRefused(f"{address} is no host address")
+    if not any(address.version == pool.version and address.ip in pool for pool in HOST_POOLS):
+        raise HelperRefused(f"{address} is not in {HOST_POOLS[0]} or {HOST_POOLS[1]}")
+    return address
+
+
+def _route(text: str, mtu: int) -> Network:
+    try:
+        network = ip_network(text)  # strict: host bits must be zero
+    except ValueError:
+        raise HelperRefused(f"{text!r:.60} is no CIDR") from None
+    if network.prefixlen < SHORTEST[network.version]:
+        raise HelperRefused(f"{network} is too wide: nothing shorter than /{SHORTEST[network.version]}")
+    for forbidden in FORBIDDEN:
+        if network.overlaps(forbidden):
+            raise HelperRefused(f"{network} is in {forbidden}, which stays the machine's own")
+    if mtu and mtu not in MTU_RANGE:
+        raise HelperRefused(f"an MTU of {mtu} bytes for {network} is out of range")
+    return network
+
+
+def check_configure(request: Configure) -> VifConfig:
+    """Turn a request into a configuration that cannot be wrong by itself, or raise HelperRefused."""
+    if len(request.routes) > MAX_ROUTES or len(request.addresses) > MAX_ADDRESSES:
+        raise HelperRefused(f"more than {MAX_ROUTES} routes or {MAX_ADDRESSES} addresses")
+    wanted: VifConfig = {_address(text): 0 for text in request.addresses}
+    return wanted | {_route(spec.cidr, spec.mtu): spec.mtu for spec in request.routes}
+
+
+def check_conflicts(wanted: VifConfig, ours: int, addresses: list[Held], routes: list[Held]) -> None:
+    """Compare with what the machine has; raise CidrConflict with the first clash found.
+
+    A route of ours must not touch a network the machine is attached to, nor cover a route of another interface that
+    is as specific or more so. A wider foreign route (a VPN's 10.0.0.0/8) may be there: ours wins, as it should.
+    """
+    attached = [h for h in addresses if h.index not in (ours, LOOPBACK_INDEX) and not h.network.is_link_local]
+    foreign = [held for held in routes if held.index != ours]
+    for network in map(network_of, wanted):
+        covered = [held for held in foreign if network.prefixlen <= held.network.prefixlen]
+        for held in (*attached, *covered):
+            if network.overlaps(held.network):
+                raise CidrConflict.of(str(network), str(held.network), device_name(held.index))
+
+
+def check_dns(request: SetDns, config: VifConfig) -> None:
+    """Refuse with HelperRefused what would not be safe to write into a file, or would not come back to us."""
+    if request.mechanism not in ("auto", "resolvconf", "none"):
+        raise HelperRefused(f"{request.mechanism!r:.40} is no mechanism: auto, resolvconf or none")
+    try:
+        nameserver = ip_address(request.nameserver)
+    except ValueError:
+        raise HelperRefused(f"{request.nameserver!r:.60} is no address") from None
+    # An IPv6 address may end in "%" and any text at all, line ends included: it must be written as we would.
+    plain = str(ip_address(nameserver.packed)) == request.nameserver
+    if not plain or not any(nameserver in network_of(item) for item in config):
+        raise HelperRefused(f"the nameserver {request.nameserver!r:.60} is not behind the interface")
+    if len(request.search) > MAX_SEARCH or not 0 <= request.ndots <= 15:
+        raise HelperRefused(f"more than {MAX_SEARCH} search names, or ndots not in 0 to 15")
+    for name in request.search:
+        if len(name) > MAX_NAME or not all(_LABEL.match(label) for label in name.split(".")):
+            raise HelperRefused(f"{name!r:.60} is no domain name")

@@ -1,0 +1,384 @@
+"""What the real netd does in a sandbox: run by test_real.py as `python -m tests.netd.scenarios NAME`.
+
+Each scenario starts a netd as the launcher does and plays the data plane. It must be run as root of a network and
+mount namespace with an /etc of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from telehelper.codec import Decoder, encode
+from telehelper.messages import (
+    PROTOCOL_VERSION,
+    Configure,
+    DnsSet,
+    Done,
+    Failed,
+    Message,
+    NetdReady,
+    OpenVif,
+    RouteSpec,
+    SetDns,
+    Undo,
+    VifOpened,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+M = TypeVar("M", bound=Message)
+RESOLV_CONF = Path("/etc/resolv.conf")
+BOUND = 5.0  # seconds; the promise is that everything of ours is gone by then
+ADDRESSES = ("198.19.240.1/32", "2001:2::1/128")
+ROUTES = (RouteSpec("198.18.0.0/20", 1400), RouteSpec("198.19.240.2/32"), RouteSpec("fd00:10::/64"))
+DNS = SetDns("resolvconf", "198.19.240.2", ("shop.svc.cluster.local",))
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + BOUND
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {BOUND} s: {what}"
+        time.sleep(0.01)
+
+
+def shown(*arguments: str) -> list[dict[str, object]]:
+    done = subprocess.run(["ip", "-j", *arguments], capture_output=True, check=True, text=True)
+    return list(json.loads(done.stdout or "[]"))
+
+
+def links() -> list[object]:
+    return [link["ifname"] for link in shown("link", "show")]
+
+
+def machine() -> tuple[object, ...]:
+    """Everything that netd could have changed."""
+    names = sorted(os.listdir("/etc"))
+    what = os.readlink(RESOLV_CONF) if RESOLV_CONF.is_symlink() else RESOLV_CONF.read_bytes()
+    return links(), shown("route"), shown("-6", "route"), shown("addr"), what, names
+
+
+PIDS: set[int] = set()  # netds and guardians of this scenario
+
+
+def helpers() -> list[int]:
+    """Which of them are alive."""
+    return [pid for pid in PIDS if Path(f"/proc/{pid}").exists()]
+
+
+class Netd:
+    """A real netd and our end of its socket."""
+
+    def __init__(self) -> None:
+        self.sock, far = socket.socketpair()
+        self.sock.settimeout(BOUND)
+        command = [sys.executable, "-I", "-m", "telehelper.netd"]
+        began = time.monotonic()
+        self.process = subprocess.Popen(command, stdin=far, stderr=subprocess.PIPE, start_new_session=True)
+        far.close()
+        self.fds: list[int] = []
+        self.decoder = Decoder()
+        self.pid = self.receive(NetdReady).pid
+        PIDS.add(self.pid)
+        self.start_time = time.monotonic() - began
+
+    def receive(self, kind: type[M]) -> M:
+        while True:
+            data, fds, _, _ = socket.recv_fds(self.sock, 65536, 4)
+            self.fds += fds
+            assert data, f"EOF: {self.log()}"
+            for envelope in self.decoder.feed(data):
+                assert isinstance(envelope.body, kind), envelope
+                return envelope.body
+
+    def ask(self, request: Message, kind: type[M]) -> M:
+        self.sock.sendall(encode(request, 1))
+        return self.receive(kind)
+
+    def bring_up(self, *, dns: bool = True) -> VifOpened:
+        vif = self.ask(OpenVif(PROTOCOL_VERSION, 65000), VifOpened)
+        self.ask(Configure(ADDRESSES, ROUTES), Done)
+        if dns:
+            self.ask(DNS, DnsSet)
+            PIDS.add(self.guardian())
+        return vif
+
+    def guardian(self) -> int:
+        (pid,) = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return int(pid)
+
+    def die_as_data_plane(self) -> None:
+        """Close what a killed data plane has: its end of the socket and the TUN."""
+        self.sock.close()
+        while self.fds:
+            os.close(self.fds.pop())
+
+    def log(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.read().decode()
+
+    def ended(self) -> int:
+        code = self.process.wait(BOUND)
+        self.die_as_data_plane()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+        return code
+
+
+# --- scenarios ---------------------------------------------------------------------------------------------------
+
+
+def what_is_configured_is_there() -> None:
+    netd = Netd()
+    vif = netd.bring_up()
+    assert vif.name == "tele0"
+    assert vif.offload & 1
+    assert os.readlink(f"/proc/self/fd/{netd.fds[0]}") == "/dev/net/tun"
+    (link,) = shown("-d", "link", "show", vif.name)
+    assert link["mtu"] == 65000
+    assert "UP" in link["flags"]  # type: ignore[operator]  # a list of strings
+    assert {route["dst"]: route.get("protocol") for route in shown("route", "show", "dev", vif.name)} == {
+        "198.18.0.0/20": "84",
+        "198.19.240.2": "84",
+    }
+    (metrics,) = next(
+        r["metrics"] for r in shown("route", "show", "dev", vif.name) if r["dst"] == "198.18.0.0/20"
+    )  # type: ignore[misc]
+    assert metrics["mtu"] == 1400
+    assert [route["dst"] for route in shown("-6", "route", "show", "dev", vif.name, "proto", "84")] == [
+        "fd00:10::/64"
+    ]
+    (addresses,) = shown("addr", "show", "dev", vif.name)
+    hosts = [entry["local"] for entry in addresses["addr_info"]]  # type: ignore[attr-defined]
+    assert hosts == ["198.19.240.1", "2001:2::1"], "and no link-local one"
+    netd.ask(Configure(ADDRESSES[:1], (RouteSpec("198.18.0.0/20", 9000), RouteSpec("198.18.64.0/20"))), Done)
+    assert {route["dst"] for route in shown("route", "show", "dev", vif.name)} == {
+        "198.18.0.0/20",
+        "198.18.64.0/20",
+    }
+    assert "nameserver 198.19.240.2" in RESOLV_CONF.read_text()
+    netd.ask(Undo(), Done)
+    assert netd.ended() == 0
+
+
+def a_conflict_changes_nothing() -> None:
+    subprocess.run(["ip", "link", "add", "eth7", "type", "veth", "peer", "name", "eth8"], check=True)
+    subprocess.run(["ip", "addr", "add", "198.18.3.4/24", "dev", "eth7"], check=True)
+    subprocess.run(["ip", "link", "set", "eth7", "up"], check=True)
+    netd = Netd()
+    netd.ask(OpenVif(PROTOCOL_VERSION, 65000), VifOpened)
+    failed = netd.ask(Configure(ADDRESSES, ROUTES), Failed)
+    assert failed.slug == "cidr-conflict", failed
+    assert failed.data == {"wanted": "198.18.0.0/20", "existing": "198.18.3.0/24", "device": "eth7"}
+    assert shown("route", "show", "dev", "tele0") == []
+    netd.ask(Undo(), Done)
+    assert netd.ended() == 0
+    subprocess.run(["ip", "link", "del", "eth7"], check=True)
+
+
+def two_side_by_side() -> None:
+    one, two = Netd(), Netd()
+    assert one.bring_up().name == "tele0"
+    assert two.ask(OpenVif(PROTOCOL_VERSION, 65000), VifOpened).name == "tele1"
+    assert two.ask(Configure(ADDRESSES, ROUTES), Failed).data["device"] == "tele0"
+    two.ask(
+        Configure(("198.19.240.5/32",), (RouteSpec("198.18.64.0/20"), RouteSpec("198.19.240.6/32"))), Done
+    )
+    assert two.ask(SetDns("auto", "198.19.240.6", ()), Failed).slug == "resolver"
+    two.ask(Undo(), Done)
+    assert "nameserver 198.19.240.2" in RESOLV_CONF.read_text(), "the first one's stays"
+    one.ask(Undo(), Done)
+    assert (one.ended(), two.ended()) == (0, 0)
+
+
+def eof() -> None:
+    netd = Netd()
+    netd.bring_up()
+    netd.sock.shutdown(socket.SHUT_WR)  # the descriptor stays open: netd deletes the interface itself
+    assert netd.ended() == 0
+
+
+def data_plane_killed() -> None:
+    netd = Netd()
+    netd.bring_up()
+    netd.die_as_data_plane()
+    assert "tele0" not in links(), "at once, with the last descriptor"
+    assert netd.ended() == 0
+
+
+def terminated() -> None:
+    netd = Netd()
+    netd.bring_up()
+    os.kill(netd.pid, signal.SIGTERM)
+    assert netd.ended() == 0
+
+
+def terminal_signals_are_ignored() -> None:
+    netd = Netd()
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
+        os.kill(netd.pid, number)
+    netd.bring_up()
+    netd.ask(Undo(), Done)
+    assert netd.ended() == 0
+
+
+def surprise() -> None:
+    netd = Netd()
+    netd.bring_up()
+    netd.sock.sendall(encode(OpenVif(PROTOCOL_VERSION, 1500), 9))
+    assert netd.ended() == 76
+
+
+def killed(dns: bool, configured: bool) -> None:
+    netd = Netd()
+    if configured:
+        netd.bring_up(dns=dns)
+    os.kill(netd.pid, signal.SIGKILL)
+    assert netd.ended() == -9  # with our descriptors, as the data plane does at EOF
+
+
+def killed_when_ready() -> None:
+    killed(dns=False, configured=False)
+
+
+def killed_when_configured() -> None:
+    killed(dns=False, configured=True)
+
+
+def killed_with_resolver() -> None:
+    killed(dns=True, configured=True)
+
+
+def guardian_killed() -> None:
+    netd = Netd()
+    netd.bring_up()
+    os.kill(netd.guardian(), signal.SIGKILL)
+    netd.ask(Undo(), Done)
+    assert netd.ended() == 0
+
+
+def both_killed_and_the_next_repairs() -> None:
+    netd = Netd()
+    netd.bring_up()
+    guardian = netd.guardian()
+    os.kill(guardian, signal.SIGKILL)
+    os.kill(netd.pid, signal.SIGKILL)
+    netd.ended()
+    assert "nameserver 198.19.240.2" in RESOLV_CONF.read_text()
+    after = Netd()
+    assert "198.19.240.2" not in RESOLV_CONF.read_text()
+    after.ask(Undo(), Done)
+    assert after.ended() == 0
+
+
+def guardian_outlives_a_killed_group() -> None:
+    netd = Netd()
+    netd.bring_up()
+    os.killpg(netd.process.pid, signal.SIGKILL)  # as a session's end may do; the guardian is in its own
+    netd.ended()
+
+
+def a_link_comes_back_as_a_link() -> None:
+    subprocess.run(["umount", "/etc/resolv.conf"], check=False, capture_output=True)
+    old = os.readlink(RESOLV_CONF) if RESOLV_CONF.is_symlink() else RESOLV_CONF.read_bytes()
+    RESOLV_CONF.unlink()
+    RESOLV_CONF.symlink_to("/run/stub.conf")
+    netd = Netd()
+    netd.bring_up()
+    assert not RESOLV_CONF.is_symlink()
+    os.kill(netd.pid, signal.SIGKILL)
+    netd.ended()
+    until(RESOLV_CONF.is_symlink, "the link is back")
+    assert os.readlink(RESOLV_CONF) == "/run/stub.conf"
+    RESOLV_CONF.unlink()
+    RESOLV_CONF.symlink_to(old) if isinstance(old, str) else RESOLV_CONF.write_bytes(old)
+
+
+def a_bind_mounted_file_comes_back() -> None:
+    own = Path("/etc/telemagic-test-resolv.conf")
+    own.write_text("nameserver 192.0.2.1\n")
+    subprocess.run(["mount", "--bind", own, RESOLV_CONF], check=True)
+    netd = Netd()
+    netd.bring_up()
+    assert "nameserver 198.19.240.2" in own.read_text()
+    os.kill(netd.pid, signal.SIGKILL)
+    netd.ended()
+    until(lambda: own.read_text() == "nameserver 192.0.2.1\n", "the bind-mounted file is back")
+    subprocess.run(["umount", RESOLV_CONF], check=True)
+    own.unlink()
+
+
+def it_is_small_inside() -> None:
+    os.environ["PYTHONPATH"] = "/nowhere"
+    netd = Netd()
+    status = dict(
+        line.split(":\t", 1)
+        for line in Path(f"/proc/{netd.pid}/status").read_text().splitlines()
+        if ":\t" in line
+    )
+    assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 1 << 12 | 1 << 1
+    assert status["NoNewPrivs"] == "1"
+    assert status["Umask"] == "0077"
+    netd.bring_up()
+    netd.ask(Undo(), Done)
+    assert netd.ended() == 0
+
+
+def without_a_socket_it_says_why() -> None:
+    command = [sys.executable, "-I", "-m", "telehelper.netd"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 78
+    assert done.stderr.startswith("telemagic-netd: standard input is no socket"), done.stderr
+
+
+def it_starts_fast() -> None:
+    times = []
+    for _ in range(5):
+        netd = Netd()
+        times.append(netd.start_time)
+        netd.ask(Undo(), Done)
+        netd.ended()
+    print(f"netd start to NetdReady: {min(times):.3f} s (best of 5), {max(times):.3f} s (worst)")  # noqa: T201
+    assert min(times) < 0.5, "the data plane takes as long to start, side by side"
+
+
+SCENARIOS = [
+    what_is_configured_is_there,
+    a_conflict_changes_nothing,
+    two_side_by_side,
+    eof,
+    data_plane_killed,
+    terminated,
+    terminal_signals_are_ignored,
+    surprise,
+    killed_when_ready,
+    killed_when_configured,
+    killed_with_resolver,
+    guardian_killed,
+    both_killed_and_the_next_repairs,
+    guardian_outlives_a_killed_group,
+    a_link_comes_back_as_a_link,
+    a_bind_mounted_file_comes_back,
+    it_is_small_inside,
+    without_a_socket_it_says_why,
+    it_starts_fast,
+]
+
+
+def main(name: str) -> None:
+    before = machine()
+    {scenario.__name__: scenario for scenario in SCENARIOS}[name]()
+    until(lambda: machine() == before, "the machine is as before: see ip address, ip route, resolv.conf")
+    until(lambda: not helpers(), f"no process is left: {helpers()}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,200 @@
+"""netd's loop on a socket pair: what comes, what is answered, how it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from telehelper.codec import MAX_NETD_MESSAGE, Decoder, Envelope, encode
+from telehelper.messages import (
+    PROTOCOL_VERSION,
+    Configure,
+    Done,
+    GetStatus,
+    Message,
+    NetdReady,
+    OpenVif,
+    RouteSpec,
+    Undo,
+    VifOpened,
+)
+from telehelper.netd.fakes import RecordingNet, RecordingResolver
+from telehelper.netd.main import EX_OK, EX_PROTOCOL, adopt, log, serve
+from telehelper.netd.monitor import Monitor
+from telehelper.netd.vif import Vif
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OPEN = OpenVif(PROTOCOL_VERSION, 65000)
+CONFIGURE = Configure((), (RouteSpec("10.0.0.0/8"),))
+
+
+class Bench:
+    """Both ends of the socket pair; requests are queued before netd's loop runs."""
+
+    def __init__(self, far: socket.socket, near: socket.socket) -> None:
+        self._far, self.near = far, near
+        self.net = RecordingNet()
+        self.said: list[str] = []
+        self.fds: list[int] = []
+        self.waking, self.wake = os.pipe()
+
+    def open_vif(self) -> Vif:
+        return Vif(os.open(os.devnull, os.O_RDWR), "tele0", 7, 0)
+
+    def send(self, *requests: Message) -> None:
+        self.near.sendall(b"".join(encode(request, number) for number, request in enumerate(requests, 1)))
+
+    def run(self) -> int:
+        """Run netd's loop until it ends; its exit code."""
+        monitor = Monitor(self.net, self.open_vif, RecordingResolver(self.net.deeds), self.said.append)
+        try:
+            return serve(self._far, monitor, self.waking, self.said.append)
+        finally:
+            monitor.undo()
+            self._far.close()
+
+    def answers(self) -> list[Message]:
+        """Everything that netd sent, from the first message to its EOF."""
+        decoder, out = Decoder(), list[Envelope]()
+        while True:
+            data, fds, _, _ = socket.recv_fds(self.near, 65536, 4)
+            self.fds += fds
+            if not data:
+                return [envelope.body for envelope in out]
+            out += decoder.feed(data)
+
+
+@contextmanager
+def started() -> Iterator[Bench]:
+    near, far = socket.socketpair()
+    with near, far:
+        bench = Bench(far, near)
+        yield bench
+        for fd in (*bench.fds, bench.waking, bench.wake):
+            os.close(fd)
+
+
+READY = NetdReady(PROTOCOL_VERSION, os.getpid())
+
+
+def test_ready_comes_unasked_and_undo_ends_it() -> None:
+    with started() as bench:
+        bench.send(OPEN, CONFIGURE, Undo(), OPEN)  # what comes after Undo is not even looked at
+        assert bench.run() == EX_OK
+        assert bench.answers() == [READY, VifOpened("tele0", 7, 0, 10), Done(), Done()]
+        assert bench.net.deeds == ["up 7 mtu 65000", "add 10.0.0.0/8 dev 7", "delete 7 tele0"]
+
+
+def nulls() -> int:
+    links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    return [os.readlink(link) for link in links if os.path.lexists(link)].count(os.devnull)
+
+
+def test_the_descriptor_comes_with_the_answer_and_netd_keeps_none() -> None:
+    before = nulls()
+    with started() as bench:
+        bench.send(OPEN, Undo())
+        bench.run()
+        bench.answers()
+        assert len(bench.fds) == 1
+        assert nulls() == before + 1
+
+
+def test_eof_is_the_end() -> None:
+    with started() as bench:
+        bench.send(OPEN, CONFIGURE)
+        bench.near.shutdown(socket.SHUT_WR)
+        assert bench.run() == EX_OK
+        assert bench.net.deeds[-1] == "delete 7 tele0"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(GetStatus(), 1),
+        encode(CONFIGURE, 1),  # before OpenVif
+        b"\0\0\0\2[]",
+        (MAX_NETD_MESSAGE + 1).to_bytes(4, "big"),
+    ],
+)
+def test_a_surprise_is_the_end(data: bytes) -> None:
+    with started() as bench:
+        bench.near.sendall(data)
+        assert bench.run() == EX_PROTOCOL
+        assert bench.answers() == [READY]
+        assert bench.said[0].startswith("giving up: ")
+
+
+def test_a_signal_is_the_end_though_requests_wait() -> None:
+    with started() as bench:
+        bench.send(OPEN)
+        os.write(bench.wake, b"\x0f")
+        assert bench.run() == EX_OK
+        assert bench.net.deeds == []
+        assert bench.said == ["asked to end by a signal"]
+
+
+def test_a_data_plane_that_goes_without_reading_is_the_end() -> None:
+    with started() as bench:
+        bench.send(OPEN)
+        bench.near.close()
+        assert bench.run() == EX_OK
+        assert bench.said[0].startswith("the data plane is gone: ")
+
+
+def test_a_message_that_ends_early_is_waited_for_and_given_up_at_eof() -> None:
+    with started() as bench:
+        bench.near.sendall(encode(OPEN, 1)[:-1])
+        bench.near.shutdown(socket.SHUT_WR)
+        assert bench.run() == EX_OK
+        assert bench.net.deeds == []
+
+
+# --- standard input ----------------------------------------------------------------------------------------------
+
+
+def test_a_unix_stream_socket_is_adopted() -> None:
+    near, far = socket.socketpair()
+    fd = far.detach()
+    sock = adopt(fd)
+    assert sock is not None
+    assert os.readlink(f"/proc/self/fd/{fd}") == os.devnull
+    near.sendall(b"x")
+    assert sock.recv(1) == b"x"
+    for thing in (near, sock):
+        thing.close()
+    os.close(fd)
+
+
+def test_nothing_else_is() -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    assert adopt(null) is None
+    os.close(null)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        assert adopt(sock.fileno()) is None
+
+
+# --- the log -----------------------------------------------------------------------------------------------------
+
+
+def test_a_line_has_our_name() -> None:
+    reader, writer = os.pipe()
+    log("ready", writer)
+    assert os.read(reader, 100) == b"telemagic-netd: ready\n"
+    os.close(reader)
+    log("nobody reads", writer)  # EPIPE
+    os.close(writer)
+
+
+def test_a_reader_that_is_stuck_loses_lines_and_holds_nobody_up() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, bytes(fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)))
+    log("lost", writer)
+    os.close(reader)
+    os.close(writer)

@@ -1,0 +1,269 @@
+"""Which requests are permitted when, and with which values."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from telehelper.errors import CidrConflict, ControlError, HelperRefused
+from telehelper.messages import (
+    PROTOCOL_VERSION,
+    Configure,
+    GetStatus,
+    Message,
+    OpenVif,
+    RouteSpec,
+    SetDns,
+    Undo,
+)
+from telehelper.netd.permits import (
+    FORBIDDEN,
+    HOST_POOLS,
+    MAX_ROUTES,
+    SHORTEST,
+    Gate,
+    check_configure,
+    check_conflicts,
+    check_dns,
+    check_open,
+)
+from telehelper.netd.plan import Held, Network, network_of
+
+if TYPE_CHECKING:
+    from telehelper.netd.plan import VifConfig
+
+OPEN, CONFIGURE = OpenVif(PROTOCOL_VERSION, 65000), Configure((), ())
+DNS = SetDns("auto", "198.19.240.2", ("shop.svc.cluster.local",))
+
+
+def wanted(*cidrs: str, addresses: tuple[str, ...] = ("198.19.240.1/32",)) -> VifConfig:
+    return check_configure(Configure(addresses, tuple(RouteSpec(cidr) for cidr in cidrs)))
+
+
+def held(*pairs: tuple[str, int]) -> list[Held]:
+    return [Held(ip_network(cidr), index) for cidr, index in pairs]
+
+
+# --- the table ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        [OPEN, CONFIGURE, DNS, CONFIGURE, CONFIGURE, Undo()],
+        [Undo()],
+        [OPEN, Undo()],
+    ],
+)
+def test_a_usual_session_is_let_through(requests: list[Message]) -> None:
+    gate = Gate()
+    for request in requests:
+        gate.admit(request)
+
+
+@pytest.mark.parametrize(
+    ("requests", "why"),
+    [
+        ([GetStatus()], "GetStatus is not permitted"),
+        ([OPEN, OPEN], "OpenVif is permitted once only"),
+        ([CONFIGURE], "Configure is permitted only after OpenVif"),
+        ([OPEN, DNS], "SetDns is permitted only after Configure"),
+        ([OPEN, CONFIGURE, DNS, DNS], "SetDns is permitted once only"),
+        ([Undo(), Undo()], "Undo is permitted once only"),
+    ],
+)
+def test_a_surprise_is_not(requests: list[Message], why: str) -> None:
+    gate = Gate()
+    for request in requests[:-1]:
+        gate.admit(request)
+    with pytest.raises(ControlError, match=why):
+        gate.admit(requests[-1])
+
+
+# --- values ------------------------------------------------------------------------------------------------------
+
+
+def test_open_wants_our_version_and_a_possible_mtu() -> None:
+    check_open(OPEN)
+    with pytest.raises(HelperRefused, match="netd speaks version"):
+        check_open(OpenVif(PROTOCOL_VERSION + 1, 1500))
+    for mtu in (0, 1279, 65536):
+        with pytest.raises(HelperRefused, match="out of range"):
+            check_open(OpenVif(PROTOCOL_VERSION, mtu))
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("nonsense", "is no address"),
+        ("198.19.240.1/24", "is no host address"),
+        ("10.0.0.1/32", "is not in 198.18.0.0/15"),
+        ("127.0.0.1", "is not in"),
+        ("fd00::1/128", "is not in"),
+    ],
+)
+def test_addresses_are_hosts_of_a_benchmark_network(address: str, why: str) -> None:
+    with pytest.raises(HelperRefused, match=why):
+        wanted(addresses=(address,))
+
+
+@pytest.mark.parametrize(
+    ("cidr", "why"),
+    [
+        ("nonsense", "is no CIDR"),
+        ("10.0.0.1/8", "is no CIDR"),  # host bits
+        ("0.0.0.0/0", "too wide"),
+        ("128.0.0.0/1", "too wide"),
+        ("2000::/3", "too wide"),
+        ("127.0.0.0/8", "stays the machine's own"),
+        ("127.0.0.1/32", "stays the machine's own"),
+        ("169.254.169.254/32", "stays the machine's own"),
+        ("224.0.0.0/8", "stays the machine's own"),
+        ("255.255.255.255/32", "stays the machine's own"),
+        ("0.0.0.0/8", "stays the machine's own"),
+        ("::1/128", "stays the machine's own"),
+        ("fe80::/64", "stays the machine's own"),
+        ("ff02::/16", "stays the machine's own"),
+    ],
+)
+def test_some_routes_are_refused_whatever_the_machine_has(cidr: str, why: str) -> None:
+    with pytest.raises(HelperRefused, match=why):
+        wanted(cidr)
+
+
+def cidrs(bits: int) -> st.SearchStrategy[str]:
+    """Proper CIDRs of one family, with all prefix lengths."""
+    maker = IPv4Network if bits == 32 else IPv6Network
+    pairs = st.tuples(st.integers(0, 2**bits - 1), st.integers(0, bits))
+    return pairs.map(lambda pair: str(maker(pair, strict=False)))
+
+
+@given(cidrs(32) | cidrs(128), st.just(0) | st.integers(-1, 70000))
+def test_a_route_that_passes_keeps_every_rule(text: str, mtu: int) -> None:
+    try:
+        config = check_configure(Configure((), (RouteSpec(text, mtu),)))
+    except HelperRefused:
+        return
+    ((found, found_mtu),) = config.items()
+    assert found == ip_network(text)
+    assert isinstance(found, Network)
+    assert found.prefixlen >= SHORTEST[found.version]
+    assert not any(found.overlaps(forbidden) for forbidden in FORBIDDEN)
+    assert found_mtu == 0 or 1280 <= found_mtu <= 65535
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_an_address_of_ours_or_refused(text: str) -> None:
+    try:
+        config = check_configure(Configure((text,), ()))
+    except HelperRefused:
+        return
+    (address,) = config
+    assert any(network_of(address).subnet_of(pool) for pool in HOST_POOLS if pool.version == address.version)  # type: ignore[arg-type]  # of the same family
+
+
+def test_a_route_mtu_is_checked() -> None:
+    assert check_configure(Configure((), (RouteSpec("10.0.0.0/8", 1400),))) == {
+        ip_network("10.0.0.0/8"): 1400
+    }
+    with pytest.raises(HelperRefused, match="out of range"):
+        check_configure(Configure((), (RouteSpec("10.0.0.0/8", 100),)))
+
+
+def test_the_plan_is_bounded() -> None:
+    routes = tuple(RouteSpec(f"10.{n // 256}.{n % 256}.0/24") for n in range(MAX_ROUTES + 1))
+    assert len(check_configure(Configure((), routes[:-1]))) == MAX_ROUTES
+    with pytest.raises(HelperRefused, match="more than"):
+        check_configure(Configure((), routes))
+    with pytest.raises(HelperRefused, match="more than"):
+        check_configure(Configure(("198.18.0.1/32",) * 9, ()))
+
+
+# --- what the machine has ----------------------------------------------------------------------------------------
+
+OURS, LO, ETH, VPN = 7, 1, 2, 3
+
+
+@pytest.mark.parametrize(
+    ("addresses", "routes"),
+    [
+        ([], []),
+        ([("10.0.0.0/24", OURS), ("10.0.0.0/8", LO)], [("10.0.0.0/24", OURS)]),
+        ([("192.168.1.0/24", ETH)], [("192.168.1.0/24", ETH)]),
+        ([], [("10.0.0.0/8", VPN)]),  # wider: ours is the more specific one and wins
+        ([("2001:db8::/64", ETH)], [("2001:db8::/64", ETH)]),
+    ],
+)
+def test_no_conflict(addresses: list[tuple[str, int]], routes: list[tuple[str, int]]) -> None:
+    check_conflicts(wanted("10.0.0.0/16"), OURS, held(*addresses), held(*routes))
+
+
+@pytest.mark.parametrize(
+    ("addresses", "routes", "existing"),
+    [
+        ([("10.0.3.0/24", ETH)], [], "10.0.3.0/24"),  # a network we are attached to is inside
+        ([("10.0.0.0/8", ETH)], [], "10.0.0.0/8"),  # … or around: the gateway is there
+        ([], [("10.0.0.0/16", VPN)], "10.0.0.0/16"),  # the same
+        ([], [("10.0.9.0/24", VPN)], "10.0.9.0/24"),  # a more specific one would take packets from ours
+        ([("198.19.240.1/32", ETH)], [], "198.19.240.1/32"),  # our address is another interface's
+    ],
+)
+def test_conflict(addresses: list[tuple[str, int]], routes: list[tuple[str, int]], existing: str) -> None:
+    with pytest.raises(CidrConflict) as caught:
+        check_conflicts(wanted("10.0.0.0/16"), OURS, held(*addresses), held(*routes))
+    assert caught.value.data["existing"] == existing
+
+
+def test_link_local_addresses_of_others_are_no_conflict() -> None:
+    check_conflicts(wanted("fd00::/64"), OURS, held(("fe80::/64", ETH)), [])
+
+
+# --- DNS ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_nameserver_must_be_behind_the_interface() -> None:
+    check_dns(DNS, wanted("198.19.240.2/32"))
+    check_dns(SetDns("none", "198.19.240.1", ()), wanted())
+    check_dns(SetDns("none", "fd00::1", ()), wanted("fd00::/64"))
+    with pytest.raises(HelperRefused, match="not behind the interface"):
+        check_dns(DNS, wanted("10.0.0.0/8", "fd00::/64"))
+
+
+@pytest.mark.parametrize(
+    "nameserver", ["fd00::1%a", "fd00::1%a\nnameserver 192.0.2.1", "fd00:0::1", "FD00::1"]
+)
+def test_a_nameserver_is_written_as_we_would(nameserver: str) -> None:
+    with pytest.raises(HelperRefused, match="not behind the interface"):
+        check_dns(SetDns("auto", nameserver, ()), wanted("fd00::/64"))
+
+
+def test_search_names_may_have_an_underscore() -> None:
+    check_dns(SetDns("auto", "10.0.0.1", ("_msdcs.corp.example",)), wanted("10.0.0.0/8"))
+
+
+@pytest.mark.parametrize(
+    ("request_", "why"),
+    [
+        (SetDns("nsswitch", "10.0.0.1", ()), "is no mechanism"),
+        (SetDns("auto", "ns.example", ()), "is no address"),
+        (SetDns("auto", "10.0.0.1\nnameserver 10.0.0.2", ()), "is no address"),
+        (SetDns("auto", "10.0.0.1", ("a",) * 7), "more than 6"),
+        (SetDns("auto", "10.0.0.1", (), ndots=16), "ndots"),
+        (SetDns("auto", "10.0.0.1", (), ndots=-1), "ndots"),
+        (SetDns("auto", "10.0.0.1", ("",)), "is no domain name"),
+        (SetDns("auto", "10.0.0.1", (".",)), "is no domain name"),
+        (SetDns("auto", "10.0.0.1", ("a b",)), "is no domain name"),
+        (SetDns("auto", "10.0.0.1", ("a\noptions debug",)), "is no domain name"),
+        (SetDns("auto", "10.0.0.1", ("a\n",)), "is no domain name"),
+        (SetDns("auto", "10.0.0.1", ("-a.b",)), "is no domain name"),
+        (SetDns("auto", "10.0.0.1", ("a-.b",)), "is no domain name"),
+        (SetDns("auto", "10.0.0.1", ("a" * 64,)), "is no domain name"),
+        (SetDns("auto", "10.0.0.1", (".".join(["a" * 63] * 4),)), "is no domain name"),
+    ],
+)
+def test_what_would_not_be_safe_in_the_file_is_refused(request_: SetDns, why: str) -> None:
+    with pytest.raises(HelperRefused, match=why):
+        check_dns(request_, wanted("10.0.0.0/8"))
