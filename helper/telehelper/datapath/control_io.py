@@ -1,0 +1,204 @@
+"""The Unix socket on which kernels talk to the data plane.
+
+Who may: processes of our own uid (checked by SO_PEERCRED; the directory is 0700 as well). A kernel counts as gone when
+its connection closes, or when the process dies although a forked child still holds the connection (pidfd). When the
+last one has gone, the data plane ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
+
+from telehelper.codec import Decoder, Envelope, encode
+from telehelper.errors import ControlError, TelemagicError
+from telehelper.messages import PROTOCOL_VERSION, Failed, Hello, Message, Welcome
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_REQUEST: Final = 1024 * 1024  # bytes; requests are small, answers are not
+FIRST_KERNEL_TIMEOUT: Final = (
+    30.0  # seconds for the first kernel to say Hello; then there is none, and we end
+)
+ANSWER_GRACE: Final = 1.0  # seconds at closing for requests under way to be answered
+_UCRED: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+
+class Service(Protocol):
+    """What carries out a kernel's requests."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the tunnel is configured."""
+
+    async def handle(self, request: Message, kernel: Kernel) -> Message:
+        """Carry out one request; errors that the kernel shall see are TelemagicErrors."""
+
+    def kernel_gone(self, kernel: Kernel) -> None:
+        """Learn that a kernel has left, by itself or not."""
+
+
+def peer_of(sock: socket.socket) -> tuple[int, int]:
+    """Return pid and uid of the process at the other end of a Unix socket (unix(7), SO_PEERCRED)."""
+    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return pid, uid
+
+
+class Kernel:
+    """One connected kernel."""
+
+    def __init__(self, writer: asyncio.StreamWriter, pid: int, peers: set[Kernel]) -> None:
+        self.pid = pid
+        self._writer = writer
+        self._peers = peers
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no other kernel is connected."""
+        return self._peers <= {self}
+
+    def send(self, body: Message, request: int = 0) -> None:
+        """Send a reply or, without `request`, an event. To a kernel that has gone it goes nowhere."""
+        if not self._writer.is_closing():
+            self._writer.write(encode(body, request))
+
+
+class ControlServer:
+    """Listens for kernels. `gone` is set when the last kernel has left, or none came in time."""
+
+    def __init__(self, path: Path, service: Service) -> None:
+        self._path = path
+        self._service = service
+        self._server: asyncio.Server | None = None
+        self._kernels: set[Kernel] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # one for each connection
+        self._requests: set[asyncio.Task[None]] = set()
+        self.gone = asyncio.Event()
+
+    async def start(self) -> None:
+        """Listen. OSError if the path cannot be bound."""
+        old_mask = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(self._accept, self._path)
+        finally:
+            os.umask(old_mask)
+        asyncio.get_running_loop().call_later(FIRST_KERNEL_TIMEOUT, self._check_alone)
+
+    async def close(self) -> None:
+        """Stop listening, hang up on all kernels, remove the socket file."""
+        if self._server is not None:
+            self._server.close()
+        if self._requests:
+            # What ended us is often a request itself: its answer shall go out.
+            await asyncio.wait(self._requests, timeout=ANSWER_GRACE)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._path.unlink(missing_ok=True)
+
+    def broadcast(self, event: Message) -> None:
+        """Send an event to all kernels."""
+        for kernel in self._kernels:
+            kernel.send(event)
+
+    def _check_alone(self) -> None:
+        if not self._kernels:
+            self.gone.set()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("a connection is always served by a task")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        pid, uid = peer_of(writer.get_extra_info("socket"))
+        kernel = Kernel(writer, pid, self._kernels)
+        watch = _watch_process(pid, task) if uid == os.geteuid() else -1
+        try:
+            if uid == os.geteuid():
+                await self._serve(reader, kernel)
+        except ControlError as error:
+            kernel.send(Failed.of(error))
+        except (ConnectionError, asyncio.CancelledError):
+            return  # the kernel has gone, or we are closing: `finally` does all there is to do
+        finally:
+            _unwatch(watch)
+            writer.close()
+            if kernel in self._kernels:
+                self._kernels.discard(kernel)
+                self._service.kernel_gone(kernel)
+                self._check_alone()
+
+    async def _serve(self, reader: asyncio.StreamReader, kernel: Kernel) -> None:
+        decoder = Decoder(MAX_REQUEST)
+        running: set[asyncio.Task[None]] = set()
+        try:
+            while data := await reader.read(65536):
+                for envelope in decoder.feed(data):
+                    if kernel not in self._kernels:
+                        self._greet(envelope, kernel)
+                        continue
+                    task = asyncio.create_task(self._handle(envelope, kernel))
+                    for tasks in (running, self._requests):
+                        tasks.add(task)
+                        task.add_done_callback(tasks.discard)
+                    task.add_done_callback(partial(_tell_bug, kernel, envelope.id))
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    def _greet(self, envelope: Envelope, kernel: Kernel) -> None:
+        hello = envelope.body
+        if not isinstance(hello, Hello):
+            raise ControlError(f"{type(hello).__name__} before Hello")
+        if hello.version != PROTOCOL_VERSION:
+            raise ControlError(
+                f"the running data plane speaks version {PROTOCOL_VERSION} of the protocol, the kernel {hello.version}",
+                hint="disconnect all notebooks, then connect again",
+            )
+        self._kernels.add(kernel)
+        kernel.send(Welcome(PROTOCOL_VERSION, os.getpid(), self._service.is_connected), envelope.id)
+
+    async def _handle(self, envelope: Envelope, kernel: Kernel) -> None:
+        try:
+            answer = await self._service.handle(envelope.body, kernel)
+        except TelemagicError as error:
+            answer = Failed.of(error)
+        kernel.send(answer, envelope.id)
+
+
+def _tell_bug(kernel: Kernel, request: int, task: asyncio.Task[None]) -> None:
+    # The exception itself goes to the log by the loop's handler; the kernel must not wait for ever meanwhile.
+    if not task.cancelled() and (error := task.exception()) is not None:
+        kernel.send(Failed.of(TelemagicError(f"internal error of the data plane: {error!r:.300}")), request)
+        raise error
+
+
+def _watch_process(pid: int, task: asyncio.Task[None]) -> int:
+    """Cancel `task` when the process dies; return the pidfd (pidfd_open(2))."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return (
+            -1
+        )  # it has died already, or is out of sight in another pid namespace: the connection must tell
+    loop = asyncio.get_running_loop()
+
+    def died() -> None:
+        loop.remove_reader(fd)  # it stays readable; once is enough
+        task.cancel()
+
+    loop.add_reader(fd, died)
+    return fd
+
+
+def _unwatch(fd: int) -> None:
+    if fd >= 0:
+        asyncio.get_running_loop().remove_reader(fd)
+        os.close(fd)

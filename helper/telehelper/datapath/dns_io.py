@@ -1,0 +1,214 @@
+"""Shell of the resolver: the clock, the randomness, and the sockets to the machine's former nameservers."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import struct
+from collections import Counter
+from typing import TYPE_CHECKING, Final, assert_never
+
+from telehelper.core.dns_message import HEADER, TC
+from telehelper.core.dns_resolver import (
+    UPSTREAM_TIMEOUT,
+    Action,
+    Answer,
+    AskCluster,
+    AskUpstream,
+    Drop,
+    Forget,
+    Resolver,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping, Sequence
+
+    from telehelper.core.cidr import Address
+    from telehelper.core.dns_policy import DnsPolicy
+
+DNS_PORT: Final = 53
+_LENGTH: Final = struct.Struct("!H")  # before each message over TCP, RFC 1035 §4.2.2
+
+
+class _OneAnswer(asyncio.DatagramProtocol):
+    """A connected socket for one query: from a random port, and only its server can answer it."""
+
+    def __init__(self, ident: int) -> None:
+        self._ident = ident
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        # Whoever forges an answer must not make us deaf to the true one, so wait on for the right id.
+        right = len(data) >= HEADER.size and int.from_bytes(data[:2], "big") == self._ident
+        if right and not self.answer.done():
+            self.answer.set_result(data)
+
+    def error_received(self, exc: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(exc)
+
+
+async def _ask_by_udp(server: str, port: int, query: bytes) -> bytes:
+    loop = asyncio.get_running_loop()
+    ident = int.from_bytes(query[:2], "big")
+    transport, protocol = await loop.create_datagram_endpoint(
+        lambda: _OneAnswer(ident), remote_addr=(server, port)
+    )
+    try:
+        transport.sendto(query)
+        return await protocol.answer
+    finally:
+        transport.close()
+
+
+async def _ask_by_tcp(server: str, port: int, query: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(server, port)
+    try:
+        writer.write(_LENGTH.pack(len(query)) + query)
+        (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+        return await reader.readexactly(length)
+    finally:
+        writer.close()
+
+
+async def ask(server: str, port: int, query: bytes) -> bytes:
+    """Send one query to a nameserver and return its answer; a truncated one is asked for again over TCP.
+
+    Raises
+    ------
+    OSError
+        The server is unreachable or refuses. Silence is the caller's to bound.
+    """
+    answer = await _ask_by_udp(server, port, query)
+    if not int.from_bytes(answer[2:4], "big") & TC:
+        return answer
+    try:
+        async with asyncio.timeout(UPSTREAM_TIMEOUT / 2):
+            return await _ask_by_tcp(server, port, query)
+    except (OSError, EOFError, TimeoutError):
+        return answer  # better some of it than nothing
+
+
+class DnsShell:
+    """Runs a :class:`~telehelper.core.dns_resolver.Resolver`; use it in one event loop only.
+
+    Parameters
+    ----------
+    policy
+        Whose a name is.
+    ask_cluster
+        Sends a query to the cluster's DNS server as a UDP datagram; its answers go to `cluster_answer`. Must not
+        block; a datagram it cannot send is lost, and asked again.
+    answer
+        Sends an answer to a client: whatever `query` was given, and the datagram's payload.
+    upstreams
+        Addresses of the machine's former nameservers, in order; never our own.
+    port
+        The upstreams' port.
+    """
+
+    def __init__(
+        self,
+        policy: DnsPolicy,
+        ask_cluster: Callable[[bytes], None],
+        answer: Callable[[Hashable, bytes], None],
+        upstreams: Sequence[str] = (),
+        *,
+        port: int = DNS_PORT,
+    ) -> None:
+        self._ask_cluster = ask_cluster
+        self._answer = answer
+        self._upstreams = tuple(upstreams)
+        self._port = port
+        self._loop = asyncio.get_running_loop()
+        self._resolver = Resolver(
+            policy, upstreams=len(self._upstreams), random_id=lambda: secrets.randbits(16)
+        )
+        self._asking: dict[int, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.drops: Counter[str] = Counter()
+
+    @property
+    def names(self) -> Mapping[Address, str]:
+        """The name last resolved to each address of the cluster: ``postgres.shop``."""
+        return self._resolver.names
+
+    def query(self, client: Hashable, data: bytes) -> None:
+        """Take a client's datagram; `client` is handed to `answer` with the answer to it."""
+        self._perform(self._resolver.receive_query(client, data, self._loop.time()))
+
+    def cluster_answer(self, data: bytes) -> None:
+        """Take a datagram that came back from the cluster's DNS server."""
+        self._perform(self._resolver.receive_answer(int.from_bytes(data[:2], "big"), data, self._loop.time()))
+
+    def tunnel_down(self) -> None:
+        """Answer SERVFAIL to all that waits for the cluster, and to what comes until `tunnel_up`."""
+        self._perform(self._resolver.tunnel_down())
+
+    def tunnel_up(self) -> None:
+        """Ask the cluster again; the tunnel counts as up from the start."""
+        self._resolver.tunnel_up()
+
+    def set_policy(self, policy: DnsPolicy) -> None:
+        """Decide by another policy from now on: the namespaces or CIDRs have changed."""
+        self._resolver.set_policy(policy)
+
+    async def close(self) -> None:
+        """Give up what is under way, without answers; no callback is called after this."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [*self._asking.values(), *self._ending]
+        self._asking.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _perform(self, actions: Sequence[Action]) -> None:
+        if self._closed:
+            return
+        for action in actions:
+            match action:
+                case AskCluster(_, data):
+                    self._ask_cluster(data)
+                case Answer(client, data):
+                    self._answer(client, data)
+                case AskUpstream(ident, data, server):
+                    task = self._loop.create_task(self._ask_upstream(ident, data, self._upstreams[server]))
+                    self._asking[ident] = task
+                case Forget(ident):
+                    self._forget(ident)
+                case Drop(reason):
+                    self.drops[reason] += 1
+                case _:
+                    assert_never(action)
+        self._arm()
+
+    def _forget(self, ident: int) -> None:
+        task = self._asking.pop(ident, None)
+        if task is not None:  # else it is the task itself that brought the end
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+            task.cancel()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        when = self._resolver.next_timer()
+        self._timer = None if when is None else self._loop.call_at(when, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._perform(self._resolver.handle_timer(self._loop.time()))
+
+    async def _ask_upstream(self, ident: int, data: bytes, server: str) -> None:
+        try:
+            answer = await ask(server, self._port, data)
+        except OSError:
+            self._asking.pop(ident, None)
+            self._perform(self._resolver.upstream_failed(ident, self._loop.time()))
+            return
+        self._asking.pop(ident, None)
+        self._perform(self._resolver.receive_answer(ident, answer, self._loop.time()))

@@ -1,0 +1,65 @@
+"""What the data plane tells of itself: pure functions from its state to the control vocabulary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from telehelper.messages import CidrRow, FlowRow, RouteRow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from telehelper.core.flows import FlowRecord
+    from telehelper.core.frames import Address
+    from telehelper.core.routes import RoutePlan
+    from telehelper.rpc.manager_pb2 import ClusterInfo
+
+UNKNOWN = -1.0  # a time or a duration that is not there yet
+
+
+def flow_row(record: FlowRecord, clock_offset: float, names: Mapping[Address, str]) -> FlowRow:
+    """Describe one flow.
+
+    Parameters
+    ----------
+    record
+        With monotonic times.
+    clock_offset
+        What makes Unix seconds of monotonic ones.
+    names
+        Names that were resolved, by address.
+    """
+    opened, connected = record.opened_at, record.connected_at
+    first_byte, closed = record.first_byte_at, record.closed_at
+    five = record.five_tuple
+    return FlowRow(
+        flow=record.flow,
+        protocol=five.protocol.name,
+        src=str(five.src),
+        sport=five.sport,
+        dst=str(five.dst),
+        dport=five.dport,
+        name=names.get(five.dst, ""),
+        state=record.state,
+        opened_at=opened + clock_offset,
+        closed_at=UNKNOWN if closed is None else closed + clock_offset,
+        connect=UNKNOWN if connected is None else connected - opened,
+        first_byte=UNKNOWN if connected is None or first_byte is None else first_byte - connected,
+        bytes_up=record.bytes_up,
+        bytes_down=record.bytes_down,
+        packets_up=record.packets_up,
+        packets_down=record.packets_down,
+        reason=record.reason,
+    )
+
+
+def cidr_rows(info: ClusterInfo) -> tuple[CidrRow, ...]:
+    """Describe the cluster's CIDRs, as the manager found them."""
+    return tuple(CidrRow(c.cidr, c.kind, c.source, c.confidence) for c in info.cidrs)
+
+
+def route_rows(plan: RoutePlan, device: str) -> tuple[RouteRow, ...]:
+    """Describe a plan that is in force on `device`."""
+    return tuple(
+        RouteRow(str(row.network), device, row.kind, row.source, row.state, row.detail) for row in plan.rows
+    )

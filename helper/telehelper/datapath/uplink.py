@@ -1,0 +1,210 @@
+"""One registration with one traffic manager: the control connection and the carriers that its token opened."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Self
+
+from telehelper.carrier import Carrier
+from telehelper.core.frames import VERSION, Frame, FrameType, decode_coded, encode_coded
+from telehelper.core.mux import Mux
+from telehelper.datapath.cluster import ManagerControl, ManagerPod, find_manager
+from telehelper.errors import ManagerTooOld, ManagerUnavailable, SessionExpired, TelemagicError, TunnelError
+from telehelper.kube.client import ApiNotFound
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from telehelper.datapath.tunnel import Tunnel
+    from telehelper.kube.client import ApiClient
+    from telehelper.rpc.manager_pb2 import ClusterInfo
+
+CARRIERS: Final = 2  # port-forwards for data; a second one lets a flow on it live when the first dies
+HELLO_TIMEOUT: Final = 5.0  # seconds for the manager to answer HELLO
+
+
+class TunnelCarrier:
+    """A carrier of the tunnel: says HELLO, then passes frames to the tunnel."""
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+        self._carrier: Carrier | None = None
+        self._hello: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self, api: ApiClient, pod: ManagerPod, token: str) -> Self:
+        """Open the port-forward and say HELLO.
+
+        Raises
+        ------
+        ManagerUnavailable, SessionExpired, ApiServerUnavailable, CredentialsRefused
+            What it failed on; nothing is left open.
+        """
+        stream = await api.portforward(pod.namespace, pod.name, pod.carrier_port)
+        self._carrier = Carrier(stream, Mux(monotonic()), on_frames=self._frames, on_lost=self._lost)
+        self._task = asyncio.create_task(self._carrier.run())
+        self._carrier.send(encode_coded(FrameType.HELLO, 0, VERSION, token))
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT):
+                await self._hello
+        except TimeoutError:
+            await self.close("no HELLO")
+            raise ManagerUnavailable(
+                f"the traffic manager did not say HELLO within {HELLO_TIMEOUT:.0f} s"
+            ) from None
+        except BaseException:
+            await self.close("no HELLO")
+            raise
+        if not self.is_open:
+            raise ManagerUnavailable("a carrier was lost right after HELLO")
+        return self
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not been lost yet."""
+        return self._carrier is not None and self._carrier.is_open
+
+    @property
+    def rtt(self) -> float | None:
+        """Round-trip time of the heartbeat, in seconds."""
+        return self._carrier.mux.rtt if self._carrier is not None else None
+
+    @property
+    def min_rtt(self) -> float | None:
+        """The least one measured."""
+        return self._carrier.mux.min_rtt if self._carrier is not None else None
+
+    def send(self, frame: Frame) -> None:
+        """Queue a frame."""
+        if self._carrier is not None:
+            if frame.type is FrameType.RST:
+                self._carrier.drop_flow(frame.flow)
+            self._carrier.send(frame)
+
+    async def close(self, reason: str) -> None:
+        """Close; the tunnel is not told."""
+        self._hello.cancel()
+        if self._carrier is not None and self._task is not None:
+            await self._carrier.close(reason)
+            await self._task
+
+    def _frames(self, _: Carrier, frames: list[Frame]) -> None:
+        if not self._hello.done():
+            self._greeted(frames.pop(0))
+        if frames and self._is_greeted():
+            self._tunnel.carrier_frames(self, frames)
+
+    def _is_greeted(self) -> bool:
+        return self._hello.done() and not self._hello.cancelled() and self._hello.exception() is None
+
+    def _greeted(self, frame: Frame) -> None:
+        code, text = decode_coded(frame) if frame.type in (FrameType.HELLO, FrameType.GOAWAY) else (0, "")
+        if frame.type is FrameType.HELLO and code == VERSION:
+            self._hello.set_result(None)
+        elif frame.type is FrameType.GOAWAY:
+            kind = ManagerTooOld if code == errno.EPROTONOSUPPORT else SessionExpired
+            self._hello.set_exception(kind(f"the traffic manager refused a carrier: {text}"))
+        else:
+            raise TunnelError(f"{frame.type.name} instead of HELLO {VERSION}")
+
+    def _lost(self, _: Carrier, reason: str) -> None:
+        if self._is_greeted():
+            self._tunnel.carrier_lost(self, reason)
+        elif not self._hello.done():
+            self._hello.set_exception(ManagerUnavailable(f"a carrier was lost before HELLO: {reason}"))
+
+
+class ManagerUplink:
+    """A session with a manager. Made by :func:`open_uplink`."""
+
+    def __init__(self, tunnel: Tunnel, api: ApiClient, pod: ManagerPod, relay_path: Path) -> None:
+        self.pod = pod
+        self.control = ManagerControl(api, pod, relay_path)
+        self.carriers: list[TunnelCarrier] = []
+        self._info: ClusterInfo | None = None
+        self._ended: TelemagicError | None = None  # why the watch ended
+        self._first_info = asyncio.Event()
+        self._tunnel = tunnel
+        self._api = api
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def info(self) -> ClusterInfo:
+        """The cluster's networks and names, as last told."""
+        if self._info is None:
+            raise self._ended or ManagerUnavailable("the traffic manager has not told the cluster's networks")
+        return self._info
+
+    async def open(self, carriers: int = CARRIERS) -> Self:
+        """Register, and open carriers and watch; on failure everything is closed again."""
+        try:
+            session = await self.control.open()
+            opening = [
+                TunnelCarrier(self._tunnel).open(self._api, self.pod, session.token) for _ in range(carriers)
+            ]
+            results = await asyncio.gather(*opening, return_exceptions=True)
+            self.carriers = [each for each in results if isinstance(each, TunnelCarrier)]
+            for error in results:
+                if isinstance(error, BaseException):
+                    raise error
+            if not all(carrier.is_open for carrier in self.carriers):
+                # While the others were being opened; the tunnel did not know it yet, so nobody was told.
+                raise ManagerUnavailable("a carrier was lost right after HELLO")
+        except BaseException:
+            await self.close("connecting failed")
+            raise
+        self._watch = asyncio.create_task(self._watch_info())
+        return self
+
+    async def wait_info(self) -> ClusterInfo:
+        """Wait for the first word on the cluster's networks."""
+        await self._first_info.wait()
+        return self.info
+
+    async def add_carrier(self) -> TunnelCarrier:
+        """Open one more carrier of the same session."""
+        carrier = await TunnelCarrier(self._tunnel).open(self._api, self.pod, self.control.session.token)
+        self.carriers.append(carrier)
+        return carrier
+
+    async def close(self, reason: str) -> None:
+        """Close watch, carriers and control connection."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        carriers, self.carriers = self.carriers, []
+        await asyncio.gather(*(carrier.close(reason) for carrier in carriers), return_exceptions=True)
+        await self.control.close()
+
+    async def _watch_info(self) -> None:
+        try:
+            async for info in self.control.watch():
+                self._info = info
+                self._first_info.set()
+                self._tunnel.info_changed(info)
+            self._ended = ManagerUnavailable("the traffic manager ended the session")
+        except TelemagicError as error:
+            self._ended = error
+        self._first_info.set()
+        # Not from inside the watch: losing the control connection closes this uplink, and so cancels the watch.
+        asyncio.get_running_loop().call_soon(self._tunnel.control_lost, self, str(self._ended))
+
+
+async def open_uplink(tunnel: Tunnel, api: ApiClient, namespace: str, relay_path: Path) -> ManagerUplink:
+    """Find a ready manager in `namespace` and register with it.
+
+    Raises
+    ------
+    ManagerUnavailable, ManagerTooOld, SessionExpired, ApiServerUnavailable, CredentialsRefused
+        What it failed on; nothing is left open.
+    """
+    pod = await find_manager(api, namespace)
+    try:
+        return await ManagerUplink(tunnel, api, pod, relay_path).open()
+    except ApiNotFound as error:
+        raise ManagerUnavailable(
+            f"the traffic manager {pod.namespace}/{pod.name} has just gone: {error}",
+            hint="%tele connect again",
+        ) from error

@@ -1,0 +1,95 @@
+"""Finding a ready manager among pods."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from telehelper.datapath.cluster import LABEL, ManagerPod, choose_manager, find_manager
+from telehelper.errors import ManagerUnavailable
+from telehelper.kube.client import ApiNotFound
+
+READY = [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": "True"}]
+PORTS = [{"name": "grpc", "containerPort": 8081}, {"name": "carrier", "containerPort": 8082}]
+
+
+def pod(name: str, created: str = "2026-01-01T00:00:00Z", **changes: Any) -> dict[str, Any]:
+    """Return a ready manager; `changes` replace parts."""
+    metadata = {"name": name, "creationTimestamp": created}
+    if "leaving" in changes:
+        metadata["deletionTimestamp"] = changes["leaving"]
+    return {
+        "metadata": metadata,
+        "spec": {"containers": changes.get("containers", [{"name": "manager", "ports": PORTS}])},
+        "status": {"conditions": changes.get("conditions", READY)},
+    }
+
+
+def choose(*pods: dict[str, Any]) -> ManagerPod:
+    return choose_manager({"items": list(pods)}, "telemagic")
+
+
+def test_the_ready_one() -> None:
+    assert choose(pod("a")) == ManagerPod("telemagic", "a", 8081, 8082)
+
+
+def test_ports_are_read_from_the_pod_and_may_be_in_another_container() -> None:
+    ports = [{"name": "grpc", "containerPort": 1}, {"name": "carrier", "containerPort": 2}]
+    containers = [
+        {"name": "sidecar"},
+        {"name": "proxy", "ports": [{"containerPort": 15001}]},
+        {"ports": ports},
+    ]
+    assert choose(pod("a", containers=containers)) == ManagerPod("telemagic", "a", 1, 2)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_the_youngest_of_several(order: tuple[int, ...]) -> None:
+    pods = [pod(f"p{n}", f"2026-01-0{n + 1}T00:00:00Z") for n in range(3)]
+    assert choose(*(pods[n] for n in order)).name == "p2"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pod("new", "2026-02-01T00:00:00Z", conditions=[{"type": "Ready", "status": "False"}]),
+        pod("new", "2026-02-01T00:00:00Z", conditions=[]),
+        pod("new", "2026-02-01T00:00:00Z", conditions=None),
+        pod("new", "2026-02-01T00:00:00Z", leaving="2026-02-02T00:00:00Z"),
+        pod("new", "2026-02-01T00:00:00Z", containers=[]),
+        pod("new", "2026-02-01T00:00:00Z", containers=[{"ports": PORTS[:1]}]),
+        {"metadata": {"name": "new"}},
+    ],
+)
+def test_one_that_is_not_ready_is_passed_over_and_alone_is_refused(other: dict[str, Any]) -> None:
+    assert choose(other, pod("old")).name == "old"
+    with pytest.raises(ManagerUnavailable, match="telemagic/new is not ready") as caught:
+        choose(other)
+    assert caught.value.hint == "kubectl -n telemagic describe pod new"
+
+
+@pytest.mark.parametrize("doc", [{"items": []}, {"items": None}, {}])
+def test_there_is_none(doc: dict[str, Any]) -> None:
+    with pytest.raises(ManagerUnavailable, match="no traffic manager in namespace 'telemagic'") as caught:
+        choose_manager(doc, "telemagic")
+    assert "--demo" in caught.value.hint
+
+
+def test_finding_asks_for_the_label_in_the_namespace() -> None:
+    class Api:
+        async def get(self, path: str, **params: str) -> dict[str, Any]:
+            assert (path, params) == ("/api/v1/namespaces/tools/pods", {"labelSelector": LABEL})
+            return {"items": [pod("a")]}
+
+    found = asyncio.run(find_manager(Api(), "tools"))  # type: ignore[arg-type]  # all it needs
+    assert found == ManagerPod("tools", "a", 8081, 8082)
+
+
+def test_a_namespace_that_is_not_there_has_no_manager() -> None:
+    class Api:
+        async def get(self, path: str, **_: str) -> dict[str, Any]:
+            raise ApiNotFound(path)
+
+    with pytest.raises(ManagerUnavailable, match="no traffic manager"):
+        asyncio.run(find_manager(Api(), "tools"))  # type: ignore[arg-type]  # as above

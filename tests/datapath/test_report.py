@@ -1,0 +1,82 @@
+"""From the data plane's state to rows of the control vocabulary."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, ip_network
+
+from telehelper.core.flows import FiveTuple, FlowRecord
+from telehelper.core.frames import Proto
+from telehelper.core.routes import APPLIED, CONFLICT, PlannedRoute, RoutePlan
+from telehelper.datapath.report import UNKNOWN, cidr_rows, flow_row, route_rows
+from telehelper.messages import CidrRow, FlowRow, RouteRow
+from telehelper.rpc.manager_pb2 import Cidr, ClusterInfo
+
+HERE, THERE = IPv4Address("198.19.240.0"), IPv4Address("198.18.0.9")
+RECORD = FlowRecord(
+    flow=7,
+    five_tuple=FiveTuple(Proto.TCP, HERE, 40000, THERE, 5432),
+    state="ESTABLISHED",
+    opened_at=100.0,
+    connected_at=100.25,
+    first_byte_at=100.75,
+    closed_at=None,
+    bytes_up=10,
+    bytes_down=20,
+    packets_up=1,
+    packets_down=2,
+    reason="",
+)
+
+
+def test_an_open_flow() -> None:
+    assert flow_row(RECORD, 1000.0, {THERE: "postgres.shop"}) == FlowRow(
+        flow=7,
+        protocol="TCP",
+        src="198.19.240.0",
+        sport=40000,
+        dst="198.18.0.9",
+        dport=5432,
+        name="postgres.shop",
+        state="ESTABLISHED",
+        opened_at=1100.0,
+        closed_at=UNKNOWN,
+        connect=0.25,
+        first_byte=0.5,
+        bytes_up=10,
+        bytes_down=20,
+        packets_up=1,
+        packets_down=2,
+        reason="",
+    )
+
+
+def test_a_closed_flow_has_an_end_and_a_reason() -> None:
+    row = flow_row(RECORD._replace(closed_at=101.0, state="CLOSED", reason="FIN"), 1000.0, {})
+    assert (row.closed_at, row.state, row.reason, row.name) == (1101.0, "CLOSED", "FIN", "")
+
+
+def test_a_flow_that_never_connected_has_no_durations() -> None:
+    row = flow_row(RECORD._replace(connected_at=None, first_byte_at=None), 0.0, {})
+    assert (row.connect, row.first_byte) == (UNKNOWN, UNKNOWN)
+
+
+def test_a_flow_without_an_answer_yet() -> None:
+    row = flow_row(RECORD._replace(first_byte_at=None), 0.0, {})
+    assert (row.connect, row.first_byte) == (0.25, UNKNOWN)
+
+
+def test_cidrs_as_the_manager_found_them() -> None:
+    found = Cidr(cidr="198.18.0.0/16", kind="pods", source="node podCIDR", confidence="certain")
+    assert cidr_rows(ClusterInfo(cidrs=[found])) == (
+        CidrRow("198.18.0.0/16", "pods", "node podCIDR", "certain"),
+    )
+    assert cidr_rows(ClusterInfo()) == ()
+
+
+def test_routes_applied_or_not() -> None:
+    applied = PlannedRoute(ip_network("198.18.0.0/16"), "pods", "node podCIDR", APPLIED)
+    conflict = PlannedRoute(ip_network("198.19.0.0/24"), "services", "ServiceCIDR", CONFLICT, "overlaps eth0")
+    assert route_rows(RoutePlan((applied, conflict)), "tele0") == (
+        RouteRow("198.18.0.0/16", "tele0", "pods", "node podCIDR", "applied", ""),
+        RouteRow("198.19.0.0/24", "tele0", "services", "ServiceCIDR", "conflict", "overlaps eth0"),
+    )

@@ -1,0 +1,616 @@
+"""The whole data plane in one process: a netd that answers by script, a socket for a TUN, a real manager behind TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvloop
+from telehelper.core.flows import FiveTuple
+from telehelper.core.frames import Proto
+from telehelper.core.packet import Segment, TcpTemplate, parse, syn_options, to_key
+from telehelper.datapath import tunnel as tunnel_module
+from telehelper.datapath.netd_client import NetdClient
+from telehelper.datapath.service import DataPlane
+from telehelper.errors import (
+    AlreadyConnected,
+    CidrConflict,
+    ConnectTimeout,
+    ControlError,
+    CredentialsRefused,
+    HelperLost,
+    KubeconfigError,
+    ManagerUnavailable,
+    ResolverError,
+    TelemagicError,
+    UndoIncomplete,
+    VifError,
+)
+from telehelper.manager.discovery import NODES, SERVICE_CIDRS
+from telehelper.messages import (
+    PHASES,
+    PROTOCOL_VERSION,
+    Configure,
+    Connect,
+    Disconnect,
+    DnsSet,
+    Done,
+    Failed,
+    FlowTable,
+    GetFlows,
+    GetRoutes,
+    GetStatus,
+    Message,
+    NetdReady,
+    OpenVif,
+    PhaseChanged,
+    RouteTable,
+    SetDns,
+    Status,
+    TunnelChanged,
+    Undo,
+    VifOpened,
+    Welcome,
+)
+
+from tests.core.builders import whole
+from tests.datapath.cluster_in_process import CARRIER, GRPC, NAMESPACE, PODS, Cluster
+from tests.datapath.test_netd_client import ScriptedNetd
+from tests.datapath.waiting import WAIT, turns, until
+from tests.kube.api_server import Pki, kubeconfig, make_pki
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
+
+POD_CIDR, SERVICE_CIDR, NEW_CIDR = "198.18.64.0/24", "198.18.80.0/24", "198.18.96.0/24"
+SILENT = object()  # netd does not answer this
+
+
+def node(name: str, *cidrs: str) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "spec": {"podCIDR": cidrs[0], "podCIDRs": list(cidrs)}}
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return make_pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnel_module, "FIRST_DELAY", 0.005)
+    monkeypatch.setattr(tunnel_module, "MAX_DELAY", 0.05)
+
+
+class ObligingNetd(ScriptedNetd):
+    """Does what it is asked, in words only; `answers` may say otherwise. The TUN is a socket; `kernel` its other end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Message] = []
+        self.kernel, self._tun = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.kernel.setblocking(False)
+        self.answers: dict[type[Message], object] = {
+            OpenVif: VifOpened("tele7", 7, 3, 10),
+            Configure: Done(),
+            SetDns: DnsSet("resolvconf"),
+            Undo: Done(),
+        }
+        self.task = asyncio.create_task(self._serve())
+
+    def kinds(self) -> list[type[Message]]:
+        return [type(message) for message in self.asked]
+
+    def of(self, kind: type[Message]) -> list[Any]:
+        return [message for message in self.asked if isinstance(message, kind)]
+
+    async def _serve(self) -> None:
+        self.say(NetdReady(PROTOCOL_VERSION, 1))
+        with contextlib.suppress(AssertionError, OSError):  # the client hung up: what netd takes as "undo"
+            while True:
+                envelope = await self.request()
+                self.asked.append(envelope.body)
+                answer = self.answers[type(envelope.body)]
+                if isinstance(answer, VifOpened):
+                    self.say(answer, envelope.id, (self._tun.fileno(),))
+                elif isinstance(answer, Message):
+                    self.say(answer, envelope.id)
+
+    async def close(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        for sock in (self.ours, self.kernel, self._tun):
+            sock.close()
+
+
+class AKernel:
+    """A kernel as far as the data plane looks at it."""
+
+    is_last = True
+
+
+class Bench:
+    def __init__(self, cluster: Cluster, pki: Pki, folder: Path) -> None:
+        self.cluster = cluster
+        self.folder = folder
+        self.netd = ObligingNetd()
+        self.events: list[Message] = []
+        self.client = NetdClient(self.netd.theirs, on_lost=lambda reason: self.plane.netd_lost(reason))
+        self.plane = DataPlane(self.client, folder / "rpc", self.events.append)
+        self.config = kubeconfig(folder, pki, cluster.api.url)
+
+    def request(self, timeout: float = 15.0, **changes: Any) -> Connect:
+        return Connect(
+            **{"kubeconfig": str(self.config), "context": "", "namespace": "", "timeout": timeout} | changes
+        )
+
+    async def ask(self, request: Message) -> Any:  # tests know what they asked for
+        return await self.plane.handle(request, AKernel())  # type: ignore[arg-type]  # see AKernel
+
+    async def connect(self, **changes: Any) -> Status:
+        status = await self.ask(self.request(**changes))
+        assert isinstance(status, Status)
+        return status
+
+    async def status(self) -> Status:
+        found = await self.ask(GetStatus())
+        assert isinstance(found, Status)
+        return found
+
+    def phases(self) -> list[tuple[str, str]]:
+        return [(e.phase, e.state) for e in self.events if isinstance(e, PhaseChanged)]
+
+    def tunnel_changes(self) -> list[bool]:
+        return [event.up for event in self.events if isinstance(event, TunnelChanged)]
+
+    async def failure(self, kind: type[TelemagicError], **changes: Any) -> TelemagicError:
+        """Connect, fail, and look that everything was undone."""
+        with pytest.raises(kind) as caught:
+            await self.ask(self.request(**changes))
+        assert type(caught.value) is kind
+        await self.is_all_undone()
+        return caught.value
+
+    async def is_all_undone(self) -> None:
+        await self.plane.ended.wait()
+        await until(lambda: self.netd.task.done(), "netd hearing the end of our socket")
+        await until(lambda: not any(self.cluster.sockets.values()), "closing all port-forwards")
+        assert not os.path.exists(self.folder / "rpc")  # noqa: ASYNC240  # it takes no time
+        assert self.plane.status().state == "closed"
+
+
+def bench(pki: Pki, folder: Path, work: Callable[[Bench], Awaitable[None]]) -> None:
+    async def run() -> None:
+        cluster = Cluster(pki, folder)
+        cluster.objects[NODES] = {"items": [node("a", POD_CIDR)]}
+        cluster.objects[SERVICE_CIDRS] = {"items": [{"spec": {"cidrs": [SERVICE_CIDR]}}]}
+        async with asyncio.timeout(WAIT), cluster.run():
+            it = Bench(cluster, pki, folder)
+            try:
+                await work(it)
+            finally:
+                with contextlib.suppress(UndoIncomplete):
+                    await it.plane.close()
+                await it.netd.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+# --- before connecting -------------------------------------------------------------------------------------------
+
+
+def test_before_connecting_there_is_nothing_to_tell(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        status = await it.status()
+        assert (status.state, status.context, status.device, status.cidrs) == ("idle", "", "", ())
+        assert await it.ask(GetRoutes()) == RouteTable(())
+        flows = await it.ask(GetFlows())
+        assert isinstance(flows, FlowTable)
+        assert (flows.rows, flows.drops) == ((), {})
+        assert not it.plane.is_connected
+        with pytest.raises(ControlError, match="may not send Welcome"):
+            await it.ask(Welcome(1, 1, False))
+        assert it.netd.asked == []
+
+    bench(pki, tmp_path, work)
+
+
+# --- connecting --------------------------------------------------------------------------------------------------
+
+
+def test_connecting_and_disconnecting(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        status = await it.connect()
+        assert (status.state, status.context, status.namespace) == ("connected", "here", "shop")
+        assert (status.manager, status.via, status.carriers) == (f"{NAMESPACE}/manager-0", "manager", 2)
+        assert (status.device, status.dns, status.cluster_domain) == ("tele7", "resolvconf", "cluster.local")
+        assert {(row.cidr, row.kind) for row in status.cidrs} == {
+            (POD_CIDR, "pods"),
+            (SERVICE_CIDR, "services"),
+        }
+        assert status.offload == "checksum TSO4"
+        assert it.plane.is_connected
+        routes = await it.ask(GetRoutes())
+        assert {(row.cidr, row.device, row.state) for row in routes.rows} == {
+            (POD_CIDR, "tele7", "applied"),
+            (SERVICE_CIDR, "tele7", "applied"),
+        }
+        (configured,) = it.netd.of(Configure)
+        assert configured.addresses == (f"{status.address}/32",)
+        assert {route.cidr for route in configured.routes} == {
+            f"{status.dns_server}/32",
+            POD_CIDR,
+            SERVICE_CIDR,
+        }
+        (dns,) = it.netd.of(SetDns)
+        assert (dns.nameserver, dns.search[0]) == (status.dns_server, "shop.svc.cluster.local")
+        assert await it.ask(Disconnect()) == Done()
+        assert it.netd.kinds() == [OpenVif, Configure, SetDns, Undo]
+        await it.is_all_undone()
+        assert it.tunnel_changes() == []
+
+    bench(pki, tmp_path, work)
+
+
+def test_phases_are_told_as_they_happen(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        status = await it.connect()
+        assert tuple(row.phase for row in status.phases) == PHASES
+        assert {row.state for row in status.phases} == {"done"}
+        told = it.phases()
+        assert len(told) == 2 * len(PHASES)
+        for name in PHASES:
+            assert told.index((name, "started")) < told.index((name, "done"))
+        assert told.index(("tunnel", "done")) < told.index(("CIDRs", "started"))
+
+    bench(pki, tmp_path, work)
+
+
+def test_the_users_wishes_are_obeyed(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        status = await it.connect(
+            namespace="tools", also_proxy=(NEW_CIDR,), never_proxy=(SERVICE_CIDR,), dns="none"
+        )
+        assert status.namespace == "tools"
+        routes = await it.ask(GetRoutes())
+        assert {(row.cidr, row.state) for row in routes.rows} == {
+            (POD_CIDR, "applied"),
+            (SERVICE_CIDR, "skipped"),
+            (NEW_CIDR, "applied"),
+        }
+        (dns,) = it.netd.of(SetDns)
+        assert (dns.mechanism, dns.search[0]) == ("none", "tools.svc.cluster.local")
+
+    bench(pki, tmp_path, work)
+
+
+def test_a_second_notebook_shares_the_connection(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        both = await asyncio.gather(it.connect(), it.connect())
+        assert [status.state for status in both] == ["connected"] * 2
+        assert (await it.connect(timeout=1.0)).state == "connected"
+        assert it.netd.kinds() == [OpenVif, Configure, SetDns]
+        with pytest.raises(AlreadyConnected, match="other options"):
+            await it.connect(never_proxy=("198.18.0.0/16",))
+
+    bench(pki, tmp_path, work)
+
+
+# --- a flow ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        yield server
+
+
+def test_a_connection_through_all_of_it(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        status = await it.connect()
+        loop = asyncio.get_running_loop()
+
+        async def packet() -> Segment:
+            found = parse(await loop.sock_recv(it.netd.kernel, 70_000))
+            assert isinstance(found, Segment)
+            return found
+
+        with listening() as service:
+            port = service.getsockname()[1]
+            here, there = IPv4Address(status.address), IPv4Address("127.0.0.1")
+            template = TcpTemplate(
+                to_key(FiveTuple(Proto.TCP, here, 40_000, there, port)), 1460, offload=True
+            )
+
+            def send(seq: int, ack: int, flags: int, text: bytes = b"", options: bytes = b"") -> None:
+                segment = template.segment(seq, ack, flags, 512, (text,), len(text), options)
+                it.netd.kernel.send(whole(segment))
+
+            send(1000, 0, 2, options=syn_options(1460, 7))
+            answer = await packet()
+            assert answer.flags & 18 == 18  # SYN and ACK: the service was reached
+            far, _ = await loop.sock_accept(service)
+            with far:
+                far.setblocking(False)
+                send(1001, (answer.seq + 1) & 0xFFFFFFFF, 16)
+                send(1001, (answer.seq + 1) & 0xFFFFFFFF, 24, b"select 1")
+                assert await loop.sock_recv(far, 100) == b"select 1"
+                await loop.sock_sendall(far, b"1 row")
+                text = b""
+                while not text:
+                    text = bytes((await packet()).text)
+                assert text == b"1 row"
+            (row,) = (await it.ask(GetFlows())).rows
+            assert (row.protocol, row.dst, row.dport) == ("TCP", "127.0.0.1", port)
+            assert (row.bytes_up, row.bytes_down) == (8, 5)
+            assert abs(row.opened_at - (await it.ask(GetFlows())).taken_at) < WAIT
+            after = await it.status()
+            assert (after.flows_total, after.bytes_up, after.bytes_down) == (1, 8, 5)
+
+    bench(pki, tmp_path, work)
+
+
+# --- it fails ----------------------------------------------------------------------------------------------------
+
+
+def test_no_such_kubeconfig(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        await it.failure(KubeconfigError, kubeconfig=str(tmp_path / "nowhere"))
+        assert ("tunnel", "failed") in it.phases()
+        assert Configure not in it.netd.kinds()
+        assert it.netd.kinds()[-1] is Undo
+
+    bench(pki, tmp_path, work)
+
+
+def test_no_such_context(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        assert "elsewhere" in (await it.failure(KubeconfigError, context="elsewhere")).message
+
+    bench(pki, tmp_path, work)
+
+
+def test_no_manager(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        it.cluster.api.answer(PODS, {"items": []})
+        await it.failure(ManagerUnavailable)
+
+    bench(pki, tmp_path, work)
+
+
+def test_a_refused_token(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        it.cluster.api.tokens.clear()
+        await it.failure(CredentialsRefused)
+
+    bench(pki, tmp_path, work)
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "phase"),
+    [
+        (OpenVif, VifError("no /dev/net/tun"), "TUN"),
+        (Configure, VifError("no route"), "routes"),
+        (SetDns, ResolverError("read-only"), "DNS"),
+    ],
+)
+def test_netd_refuses(
+    pki: Pki, tmp_path: Path, asked: type[Message], error: TelemagicError, phase: str
+) -> None:
+    async def work(it: Bench) -> None:
+        it.netd.answers[asked] = Failed.of(error)
+        assert (await it.failure(type(error))).message == error.message
+        assert (phase, "failed") in it.phases()
+        assert it.netd.kinds()[-1] is Undo
+
+    bench(pki, tmp_path, work)
+
+
+def test_a_cidr_that_the_machine_has_already(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        # The loopback's own network is a route of every machine, but never a cluster's: so take a real one.
+        with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+            try:
+                probe.connect(("192.0.2.1", 9))  # sends nothing; tells which address we have
+                address = probe.getsockname()[0]
+            except OSError:
+                pytest.skip("this machine has no network to clash with")
+        error = await it.failure(CidrConflict, also_proxy=(f"{address}/32",))
+        assert error.data["wanted"] == f"{address}/32"
+        assert Configure not in it.netd.kinds()
+
+    bench(pki, tmp_path, work)
+
+
+@pytest.mark.parametrize(("asked", "phase"), [(OpenVif, "TUN"), (Configure, "routes"), (SetDns, "DNS")])
+def test_it_takes_too_long(pki: Pki, tmp_path: Path, asked: type[Message], phase: str) -> None:
+    async def work(it: Bench) -> None:
+        it.netd.answers[asked] = SILENT
+        error = await it.failure(ConnectTimeout, timeout=1.5)
+        assert repr(phase) in error.message
+        assert it.netd.kinds()[-1] is Undo
+
+    bench(pki, tmp_path, work)
+
+
+def test_a_late_answer_of_netd_does_not_confuse_the_undoing(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        it.netd.answers[OpenVif] = SILENT
+        connecting = asyncio.ensure_future(it.connect())
+        await until(lambda: it.netd.asked)
+        it.netd.answers[Undo] = SILENT
+        closing = asyncio.ensure_future(it.plane.close())
+        await until(lambda: it.netd.kinds()[-1] is Undo)
+        it.netd.say(VifOpened("tele7", 7, 3, 10), 1, (it.netd._tun.fileno(),))
+        await turns()
+        it.netd.say(Done(), 2)
+        await closing
+        await asyncio.gather(connecting, return_exceptions=True)
+        await it.is_all_undone()
+
+    bench(pki, tmp_path, work)
+
+
+def test_leaving_while_connecting(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        held = asyncio.Event()
+        real = it.cluster.forward
+
+        async def forward(ws: Any, port: int) -> None:
+            held.set()
+            if port == GRPC:
+                await asyncio.Event().wait()
+            await real(ws, port)
+
+        it.cluster.api.port_forward = forward
+        connecting = asyncio.ensure_future(it.connect())
+        await held.wait()
+        await it.plane.close()
+        with pytest.raises((asyncio.CancelledError, TelemagicError)):
+            await connecting
+        await it.is_all_undone()
+
+    bench(pki, tmp_path, work)
+
+
+def test_netd_dies_while_connecting(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        it.netd.answers[OpenVif] = SILENT
+        connecting = asyncio.ensure_future(it.connect())
+        await until(lambda: it.netd.asked)
+        await it.netd.close()
+        with pytest.raises(HelperLost):
+            await connecting
+        await it.plane.ended.wait()
+
+    bench(pki, tmp_path, work)
+
+
+# --- while connected ---------------------------------------------------------------------------------------------
+
+
+def test_netd_dies_while_connected(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        await it.connect()
+        await it.netd.close()
+        await it.plane.ended.wait()
+        assert it.tunnel_changes() == [False]
+        assert (await it.status()).last_error == "netd ended"
+        await it.plane.close()
+        await it.is_all_undone()
+
+    bench(pki, tmp_path, work)
+
+
+def test_the_tunnel_breaks_and_comes_back(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        await it.connect()
+        it.cluster.api.answer(PODS, {"items": []})  # for a while there is no manager
+        await it.cluster.cut(GRPC)
+        await until(lambda: it.tunnel_changes() == [False])
+        status = await it.status()
+        assert (status.state, status.carriers, status.cluster_domain) == ("reconnecting", 0, "cluster.local")
+        assert status.last_error
+        assert it.plane.is_connected
+        del it.cluster.api.answers[PODS]
+        it.cluster.api.answer(PODS, {"items": [_manager_pod()]})
+
+        await until(lambda: it.plane.status().state == "connected")  # it can be told at every moment
+        assert it.tunnel_changes() == [False, True]
+        assert (await it.status()).cluster_domain == "cluster.local"
+        await until(lambda: len(it.cluster.sockets[CARRIER]) == 2)
+
+    bench(pki, tmp_path, work)
+
+
+def _manager_pod() -> dict[str, Any]:
+    from tests.datapath.test_cluster import pod
+
+    return pod("manager-1")
+
+
+def test_new_networks_are_routed(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        await it.connect()
+        it.cluster.objects[NODES] = {"items": [node("a", POD_CIDR), node("b", NEW_CIDR)]}
+        await until(lambda: len(it.netd.of(Configure)) > 1, "configuring again")
+        assert NEW_CIDR in {route.cidr for route in it.netd.of(Configure)[-1].routes}
+        first, second = it.netd.of(Configure)[0], it.netd.of(Configure)[-1]
+        assert first.addresses == second.addresses
+        await until(lambda: NEW_CIDR in {row.cidr for row in it.plane.status().cidrs})
+
+    bench(pki, tmp_path, work)
+
+
+def test_new_networks_that_cannot_be_routed_are_noted(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        await it.connect()
+        it.netd.answers[Configure] = Failed.of(VifError("the table is full"))
+        it.cluster.objects[NODES] = {"items": [node("a", POD_CIDR), node("b", NEW_CIDR)]}
+        await until(lambda: "the table is full" in " ".join(it.plane.status().notices))
+        assert (await it.status()).state == "connected"
+
+    bench(pki, tmp_path, work)
+
+
+# --- down --------------------------------------------------------------------------------------------------------
+
+
+def test_another_notebook_keeps_the_connection(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        await it.connect()
+        kernel = AKernel()
+        kernel.is_last = False
+        assert await it.plane.handle(Disconnect(), kernel) == Done()  # type: ignore[arg-type]  # see AKernel
+        assert it.plane.is_connected
+        assert Undo not in it.netd.kinds()
+
+    bench(pki, tmp_path, work)
+
+
+def test_what_is_left_is_told_and_the_rest_is_taken_down(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        await it.connect()
+        it.netd.answers[Undo] = Failed.of(UndoIncomplete("resolv.conf is locked", left="/etc/resolv.conf"))
+        with pytest.raises(UndoIncomplete) as caught:
+            await it.ask(Disconnect())
+        assert caught.value.data == {"left": "/etc/resolv.conf"}
+        await it.is_all_undone()
+
+    bench(pki, tmp_path, work)
+
+
+def test_closing_twice_undoes_once(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        await it.connect()
+        await asyncio.gather(it.plane.close(), it.plane.close())
+        await it.plane.close()
+        assert it.netd.kinds().count(Undo) == 1
+
+    bench(pki, tmp_path, work)
+
+
+def test_closing_what_was_never_connected(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        await it.plane.close()
+        assert it.netd.kinds() == [Undo]
+        await it.is_all_undone()
+
+    bench(pki, tmp_path, work)
+
+
+def test_connecting_what_is_just_ending(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        await it.connect()
+        await it.plane.close()
+        with pytest.raises(HelperLost, match="just ending"):
+            await it.connect()
+
+    bench(pki, tmp_path, work)
