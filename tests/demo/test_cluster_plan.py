@@ -1,0 +1,185 @@
+"""Addresses, selectors, durations and DNS answers: the parts of the demo cluster that do no I/O."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import TYPE_CHECKING
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import pytest
+from telehelper.errors import HelperError
+
+from telemagic.demo import plan, store, tables
+from telemagic.demo.nameserver import Zone
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_slot_is_divided_without_overlap() -> None:
+    found = plan.choose([])
+    assert found.slot == IPv4Network("198.18.0.0/20")
+    assert found.pods == IPv4Network("198.18.0.0/21")
+    assert found.services == IPv4Network("198.18.8.0/22")
+    assert found.node in found.slot
+    assert found.node not in found.pods
+    assert found.node not in found.services
+
+
+def test_taken_prefixes_are_avoided() -> None:
+    taken = [IPv4Network("198.18.4.0/24"), IPv4Network("198.18.16.0/20"), IPv4Network("10.0.0.0/8")]
+    assert plan.choose(taken).slot == IPv4Network("198.18.32.0/20")
+
+
+def test_no_slot_touches_the_interface_addresses() -> None:
+    assert len(list(plan.slots())) == 31
+    assert not any(slot.overlaps(plan.RESERVED) for slot in plan.slots())
+
+
+def test_all_slots_taken_is_an_error() -> None:
+    with pytest.raises(HelperError, match="taken"):
+        plan.choose([plan.RANGE])
+
+
+def test_the_routing_table_is_read_without_default_routes(tmp_path: Path) -> None:
+    table = tmp_path / "route"
+    table.write_text(
+        "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
+        "eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+        "tun0\t000012C6\t00000000\t0001\t0\t0\t0\t00F0FFFF\t0\t0\t0\n"
+    )
+    assert plan.routed_networks(table) == [IPv4Network("198.18.0.0/20")]
+
+
+@pytest.mark.parametrize(
+    ("labels", "fields", "expected"),
+    [
+        ("", "", True),
+        ("app=web", "", True),
+        ("app==web,tier!=back", "", True),
+        ("app!=web", "", False),
+        ("app in (web, api),!absent", "", True),
+        ("app notin (web)", "", False),
+        ("app", "", True),
+        ("absent", "", False),
+        ("", "metadata.name=one", True),
+        ("", "metadata.namespace=other", False),
+        ("app=web", "status.phase=Running,metadata.name!=two", True),
+    ],
+)
+def test_selectors(labels: str, fields: str, expected: bool) -> None:
+    item = {
+        "metadata": {"name": "one", "namespace": "shop", "labels": {"app": "web", "tier": "front"}},
+        "status": {"phase": "Running"},
+    }
+    assert store.selector(labels, fields)(item) is expected
+
+
+def test_an_unknown_field_selector_is_refused() -> None:
+    with pytest.raises(ValueError, match="nonsense"):
+        store.selector("", "nonsense")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1, "0s"), (119, "119s"), (120, "2m"), (7200, "2h"), (172800, "2d")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert tables.duration(seconds) == text
+
+
+ZONE = Zone(
+    {
+        "domain": "cluster.local",
+        "reverse": "198.18.0.0/20",
+        "pods": [{"namespace": "shop", "address": "198.18.0.11"}],
+        "services": [
+            {
+                "name": "web",
+                "namespace": "shop",
+                "address": "198.18.8.21",
+                "ports": [["http", "tcp", 8000]],
+                "endpoints": ["198.18.0.11"],
+            },
+            {
+                "name": "web-pods",
+                "namespace": "shop",
+                "address": "",
+                "ports": [["http", "tcp", 8000]],
+                "endpoints": ["198.18.0.11", "198.18.0.13"],
+            },
+            {
+                "name": "many",
+                "namespace": "shop",
+                "address": "",
+                "ports": [],
+                "endpoints": [f"198.18.1.{number}" for number in range(60)],
+            },
+        ],
+    }
+)
+
+
+def ask(name: str, kind: str, limit: int | None = None) -> dns.message.Message:
+    reply = ZONE.answer(dns.message.make_query(name, kind, use_edns=False).to_wire(), limit=limit)
+    assert reply is not None
+    return dns.message.from_wire(reply)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("web.shop.svc.cluster.local", "A", ["198.18.8.21"]),
+        ("WEB.Shop.SVC.cluster.LOCAL", "A", ["198.18.8.21"]),
+        ("web-pods.shop.svc.cluster.local", "A", ["198.18.0.11", "198.18.0.13"]),
+        ("198-18-0-11.web-pods.shop.svc.cluster.local", "A", ["198.18.0.11"]),
+        ("198-18-0-11.shop.pod.cluster.local", "A", ["198.18.0.11"]),
+        ("_http._tcp.web.shop.svc.cluster.local", "SRV", ["0 100 8000 web.shop.svc.cluster.local."]),
+        ("21.8.18.198.in-addr.arpa", "PTR", ["web.shop.svc.cluster.local."]),
+        ("dns-version.cluster.local", "TXT", ['"1.1.0"']),
+    ],
+)
+def test_names_that_exist(name: str, kind: str, expected: list[str]) -> None:
+    reply = ask(name, kind)
+    assert reply.rcode() == dns.rcode.NOERROR
+    assert reply.flags & dns.flags.AA
+    assert sorted(rdata.to_text() for rdata in reply.answer[0]) == expected
+    assert reply.answer[0].ttl == 5
+
+
+@pytest.mark.parametrize("name", ["web.shop.svc.cluster.local", "shop.svc.cluster.local", "cluster.local"])
+def test_a_name_without_that_type_has_no_data(name: str) -> None:
+    reply = ask(name, "AAAA")
+    assert (reply.rcode(), reply.answer) == (dns.rcode.NOERROR, [])
+    assert reply.authority[0].rdtype == dns.rdatatype.SOA
+
+
+def test_an_absent_name_does_not_exist_and_says_for_how_long() -> None:
+    reply = ask("absent.shop.svc.cluster.local", "A")
+    assert reply.rcode() == dns.rcode.NXDOMAIN
+    assert reply.authority[0].ttl == 5
+
+
+@pytest.mark.parametrize(
+    "name", ["example.com", "1.0.0.10.in-addr.arpa", "notcluster.local", "cluster.local.example"]
+)
+def test_other_zones_are_refused(name: str) -> None:
+    assert ask(name, "PTR").rcode() == dns.rcode.REFUSED
+
+
+def test_what_does_not_fit_is_truncated() -> None:
+    reply = ask("many.shop.svc.cluster.local", "A", limit=512)
+    assert reply.flags & dns.flags.TC
+    assert reply.answer == []
+    assert len(ask("many.shop.svc.cluster.local", "A").answer[0]) == 60
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\0" * 5, b"\xff" * 40])
+def test_garbage_gets_no_answer(garbage: bytes) -> None:
+    assert ZONE.answer(garbage) is None
+
+
+def test_pod_addresses_count_from_the_first() -> None:
+    assert plan.choose([]).pod(11) == IPv4Address("198.18.0.11")
