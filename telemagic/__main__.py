@@ -1,0 +1,114 @@
+"""The `telemagic` command: the same subcommands as `%tele`, from a shell."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Final
+
+from telehelper.errors import TelemagicError, UsageError
+
+from telemagic.cards import printable
+from telemagic.parser import Tree
+from telemagic.results import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from telemagic.parser import Line
+    from telemagic.session import Session
+
+PROG: Final = "telemagic"
+EX_FAILED: Final = 1
+EX_USAGE: Final = 2  # as argparse, and as bash's built-ins
+EX_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
+WATCH_EVERY: Final = 0.5  # seconds between looks whether a foreground connection is still there
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; the exit status is 0, 1 for an error, 2 for a line that cannot be understood."""
+    tree = Tree(PROG)
+    try:
+        understood = tree.parse(sys.argv[1:] if arguments is None else arguments)
+        if isinstance(understood, Text):
+            _say(understood)
+            return 0
+        if not understood.command:
+            _say(tree.help())
+            return 0
+        return _run(tree, understood)
+    except TelemagicError as error:
+        sys.stderr.write(f"{PROG}: {printable(error.message)}\n")
+        if error.hint:
+            sys.stderr.write(f"  try: {printable(error.hint)}\n")
+        return EX_USAGE if isinstance(error, UsageError) else EX_FAILED
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{PROG}: interrupted; everything begun was undone\n")
+        return EX_INTERRUPTED
+
+
+def _run(tree: Tree, line: Line) -> int:
+    from telemagic.shell import ShellSession
+
+    session = ShellSession()  # starts no thread before it must: `demo shell` needs a process of one thread
+    try:
+        result = tree.run(session, line)
+        if isinstance(result, int):
+            return result
+        _say(result)
+        return _stay(session) if line.command == "connect" else 0
+    finally:
+        session.close()
+
+
+def _stay(session: Session) -> int:
+    """Hold a connection until Ctrl-C or SIGTERM, or until the helper has gone."""
+    connection = session.connection
+    assert connection is not None  # noqa: S101  # connect has just returned it
+    over = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    _say(Text("connected, Ctrl-C disconnects"))
+    try:
+        while not over.wait(WATCH_EVERY) and not connection.lost:
+            pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if connection.lost:
+        sys.stderr.write(f"{PROG}: {printable(connection.lost)}\n")
+        return EX_FAILED
+    _say(session.disconnect())
+    return 0
+
+
+def _say(result: object) -> None:
+    text = repr(result) if not hasattr(result, "to_string") else _table(result)
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _table(frame: object) -> str:
+    import pandas as pd
+
+    assert isinstance(frame, pd.DataFrame)  # noqa: S101  # the only result with to_string
+    return (
+        printable_lines(frame.to_string(index=False))
+        if len(frame)
+        else f"no rows; columns: {', '.join(map(str, frame))}"
+    )
+
+
+def printable_lines(text: str) -> str:
+    """Return text of several lines that cannot steer a terminal."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""What connecting, a connection and its end look like: HTML for notebooks, plain text for everything else; pure.
+
+No emoji and nothing from the network: marks are drawn by CSS, colours follow JupyterLab's or VS Code's theme, and
+whatever comes from outside (names of contexts, pods, errors) is escaped.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Final
+
+from telemagic.style import STYLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from telehelper.messages import CidrRow, Status
+
+    from telemagic.progress import Progress, Step
+
+TITLES: Final = {
+    "demo": "Demo cluster",
+    "elevate": "Ask for root",
+    "TUN": "Network device",
+    "tunnel": "Tunnel",
+    "CIDRs": "CIDRs",
+    "routes": "Routes",
+    "DNS": "Names",
+    "ready": "Ready",
+}
+SOURCE_WIDTH: Final = 60  # characters of a CIDR's source in plain text
+
+
+class Card:
+    """Something that shows itself: `text` in a terminal, `html` in a notebook."""
+
+    def __init__(self, text: str, html: str) -> None:
+        self.text = text
+        self.html = html
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return {"text/plain": self.text, "text/html": self.html}
+
+
+# --- connecting --------------------------------------------------------------------------------------------------
+
+
+def progress(now: Progress, *, failed: bool = False) -> Card:
+    """Return the card of a connect under way, or of one that failed; why, the error says that follows."""
+    word, tone = ("Not connected to", "bad") if failed else ("Connecting to", "busy")
+    rows = "".join(_step_row(step) for step in now.steps.values())
+    note = f'<div class="tm-note">{escape(now.note)}</div>' if now.note else ""
+    html = _box(
+        _head(tone, word, now.context, now.namespace, "") + f'<table class="tm-steps">{rows}</table>{note}'
+    )
+    lines = [
+        f"{word} {now.context}",
+        *(step_line(step) for step in now.steps.values() if step.state != "pending"),
+    ]
+    lines += [now.note] if now.note else []
+    return Card("\n".join(map(printable, lines)), html)
+
+
+def step_line(step: Step) -> str:
+    """Return a phase as one line of plain text."""
+    took = f"{step.seconds:.2f} s" if step.state in {"done", "failed"} else ""
+    line = f"  {TITLES.get(step.phase, step.phase):<15} {step.state:<8} {took:>8}  {step.detail}"
+    return printable(line.rstrip())
+
+
+def _step_row(step: Step) -> str:
+    took = f"{step.seconds:.2f} s" if step.state in {"done", "failed"} else ""
+    return (
+        f'<tr class="tm-{escape(step.state)}"><td><i class="tm-mark" aria-label="{escape(step.state)}"></i></td>'
+        f'<th scope="row">{escape(TITLES.get(step.phase, step.phase))}</th><td>{escape(step.detail)}</td>'
+        f'<td class="tm-num">{took}</td></tr>'
+    )
+
+
+# --- connected ---------------------------------------------------------------------------------------------------
+
+
+def connected(status: Status, seconds: float | None = None, notices: Sequence[str] = ()) -> Card:
+    """Return the compact card of a connection; `seconds` is how long connecting took."""
+    facts = [("Device", _join(status.device, status.address)), ("Names", _dns(status))]
+    return _status(status, facts, "" if seconds is None else f"{seconds:.2f} s", notices)
+
+
+def status(status: Status, notices: Sequence[str] = ()) -> Card:
+    """Return the full card of a connection."""
+    facts = [
+        ("Server", status.server),
+        ("Way in", _join(status.via, status.manager, status.manager_version)),
+        (
+            "Carriers",
+            _join(str(status.carriers), "" if status.rtt < 0 else f"{status.rtt * 1e3:.2f} ms round trip"),
+        ),
+        ("Device", _join(status.device, status.address, status.offload)),
+        ("Names", _dns(status)),
+        ("Flows", f"{status.flows_open} open, {status.flows_total} in all"),
+        ("Bytes", f"{size(status.bytes_up)} up, {size(status.bytes_down)} down"),
+        ("Last error", status.last_error),
+    ]
+    return _status(status, facts, "", notices)
+
+
+def _status(status: Status, facts: Iterable[tuple[str, str]], right: str, notices: Sequence[str]) -> Card:
+    tone = {"connected": "good", "connecting": "busy", "reconnecting": "busy"}.get(status.state, "bad")
+    word = {"connected": "Connected to", "closed": "Disconnected from"}.get(
+        status.state, f"{status.state} to"
+    )
+    word = word[:1].upper() + word[1:]
+    shown = [(name, value) for name, value in facts if value]
+    said = [*dict.fromkeys((*status.notices, *notices))]
+    html = _head(tone, word, status.context, status.namespace, right)
+    html += '<table class="tm-facts">' + "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in shown
+    )
+    html += "</table>" + _cidr_table(status.cidrs)
+    html += "".join(f'<div class="tm-note">{escape(line)}</div>' for line in said)
+    lines = [f"{word} {status.context}, namespace {status.namespace}{f' ({right})' if right else ''}"]
+    lines += [f"  {name:<12} {value}" for name, value in shown]
+    lines += _cidr_lines(status.cidrs)
+    lines += [f"  note: {line}" for line in said]
+    return Card("\n".join(map(printable, lines)), _box(html))
+
+
+def _cidr_table(cidrs: Sequence[CidrRow]) -> str:
+    if not cidrs:
+        return ""
+    body = "".join(
+        f"<tr><td><code>{escape(row.cidr)}</code></td><td>{escape(row.kind)}</td><td>{escape(row.source)}</td>"
+        f'<td><span class="tm-chip tm-{escape(row.confidence)}">{escape(row.confidence)}</span></td></tr>'
+        for row in cidrs
+    )
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("CIDR", "of", "found by", ""))
+    return f'<table class="tm-cidrs"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _cidr_lines(cidrs: Sequence[CidrRow]) -> list[str]:
+    return [
+        f"  {'CIDR' if i == 0 else '':<12} {row.cidr:<18} {row.kind:<9} {row.source[:SOURCE_WIDTH]} ({row.confidence})"
+        for i, row in enumerate(cidrs)
+    ]
+
+
+def _dns(status: Status) -> str:
+    where = _join(status.dns, status.dns_server)
+    return _join(where, f"*.{status.namespace}.svc.{status.cluster_domain}" if status.cluster_domain else "")
+
+
+# --- the end -----------------------------------------------------------------------------------------------------
+
+
+def farewell(context: str, namespace: str, line: str) -> Card:
+    """Return the card of a connection that is over."""
+    return Card(
+        printable(f"Disconnected from {context}: {line}"),
+        _box(
+            _head("idle", "Disconnected from", context, namespace, "")
+            + f'<div class="tm-note">{escape(line)}</div>'
+        ),
+    )
+
+
+# --- parts -------------------------------------------------------------------------------------------------------
+
+
+def _box(inner: str) -> str:
+    return f'<div class="telemagic">{STYLE}{inner}</div>'
+
+
+def _head(tone: str, word: str, context: str, namespace: str, right: str) -> str:
+    chip = f'<span class="tm-chip" title="namespace">{escape(namespace)}</span>' if namespace else ""
+    return (
+        f'<div class="tm-head tm-{tone}"><i class="tm-dot"></i><span>{escape(word)}</span>'
+        f'<b>{escape(context)}</b>{chip}<span class="tm-right">{escape(right)}</span></div>'
+    )
+
+
+def _join(*parts: str) -> str:
+    return " · ".join(part for part in parts if part)
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for people: 1.4 MB."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span for people: 12 s, 5 min, 3 h 20 min."""
+    whole = max(0, round(seconds))
+    if whole < 120:
+        return f"{whole} s"
+    minutes = whole // 60
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def printable(text: str) -> str:
+    """Return text that cannot steer a terminal: control characters become visible."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)

@@ -1,0 +1,1 @@
+"""One file, one subcommand: its summary, its arguments, and one function that carries it out."""

@@ -1,0 +1,65 @@
+"""`%tele connect`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from telemagic.connecting import DNS_MECHANISMS, ConnectOptions
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from telemagic.connection import Connection
+    from telemagic.parser import Parser
+    from telemagic.session import Session
+
+SUMMARY = "connect to a cluster"
+DETAIL = """\
+Afterwards postgres.shop, or postgres in the connected namespace, is a name like any other. Asks for your login
+password if sudo needs it; an empty line cancels. Shows each phase, and leaves nothing behind when it fails."""
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the arguments of connect."""
+    parser.add_argument(
+        "--context", default="", metavar="NAME", help="context of the kubeconfig; its own by default"
+    )
+    parser.add_argument(
+        "-n", "--namespace", default="", metavar="NAME", help="namespace whose short names resolve"
+    )
+    parser.add_argument(
+        "--kubeconfig", default="", metavar="FILE", help="default: $KUBECONFIG, else ~/.kube/config"
+    )
+    parser.add_argument("--demo", action="store_true", help="start an embedded cluster and connect to that")
+    parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="default: 30")
+    parser.add_argument(
+        "--also-proxy",
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="send this to the cluster too; repeatable",
+    )
+    parser.add_argument(
+        "--never-proxy",
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="keep this from the cluster; repeatable",
+    )
+    parser.add_argument(
+        "--dns", choices=DNS_MECHANISMS, default="auto", help="how names resolve; default: auto"
+    )
+
+
+def run(session: Session, args: Namespace) -> Connection:
+    """Connect."""
+    options = ConnectOptions(
+        args.context,
+        args.namespace,
+        args.kubeconfig,
+        args.timeout,
+        tuple(args.also_proxy),
+        tuple(args.never_proxy),
+        args.dns,
+    )
+    return session.connect(options, demo=args.demo)

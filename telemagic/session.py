@@ -1,0 +1,363 @@
+"""The session of a process: at most one connection, and the way to it. What `%tele` and scripts share."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from telehelper.errors import AlreadyConnected, NotConnected, TelemagicError
+from telehelper.messages import Message, PhaseChanged, TunnelChanged
+
+from telemagic import live
+from telemagic.connecting import Attempt, ConnectOptions, Launch, Target, resolve
+from telemagic.connection import Connection
+from telemagic.loop import CANCEL_PATIENCE, AsyncForeground, BlockingForeground, Foreground, Job, LoopThread
+from telemagic.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from telehelper import messages
+
+    from telemagic.cards import Card
+    from telemagic.control import ControlClient
+
+EXIT_PATIENCE: Final = 1.5  # seconds; a front end kills a kernel that takes longer than 2.5 to end
+
+_Up = tuple["ControlClient", "messages.Status"]
+
+
+class Session:
+    """Holds the connection of this process.
+
+    `prog` is what the user types before a subcommand.
+
+    Parameters
+    ----------
+    launch
+        How the helper is started; `telemagic.launch.start` unless given.
+    """
+
+    prog = "%tele"
+
+    def __init__(self, launch: Launch | None = None) -> None:
+        self._launch = launch
+        self._loop = LoopThread()
+        self._connection: Connection | None = None
+        self._demo: Any = None  # the demo cluster's owner, while connected with demo=True
+        self._forked = False
+        self._registered = False
+        _sessions.add(self)
+
+    # --- connect -------------------------------------------------------------------------------------------------
+
+    def connect(
+        self, options: ConnectOptions, *, demo: bool = False, viewer: live.Viewer | None = None
+    ) -> Connection:
+        """Connect, blocking; an interrupt undoes everything begun before it goes on.
+
+        Raises
+        ------
+        AlreadyConnected
+            To another cluster, or with other options.
+        TelemagicError
+            Whatever else went wrong; nothing is left behind then.
+        """
+        viewer = viewer or self.viewer()
+        progress = Progress("")
+        try:
+            if demo:
+                report = self._demo_begins(progress, viewer)
+                options = self._own_demo(options)
+                report()
+            plan = self._plan(options, viewer, progress)
+            if isinstance(plan, Connection):
+                return plan
+            foreground = BlockingForeground(viewer.tick, live.SHOW_AFTER)
+            job: Job[_Up] = Job()
+            try:
+                self._loop.start(job, plan.start(foreground).run())
+                return self._connected(plan, foreground.run(job))
+            except BaseException:
+                self._discard(job)
+                raise
+        except BaseException as error:
+            _broke_off(progress, viewer, error)
+            self._release_demo()
+            raise
+
+    async def aconnect(
+        self, options: ConnectOptions, *, demo: bool = False, viewer: live.Viewer | None = None
+    ) -> Connection:
+        """Connect, awaiting on the caller's event loop; as :meth:`connect`."""
+        viewer = viewer or self.viewer()
+        progress = Progress("")
+        try:
+            if demo:
+                report = self._demo_begins(progress, viewer)
+                options = await asyncio.to_thread(self._own_demo, options)
+                report()
+            plan = self._plan(options, viewer, progress)
+            if isinstance(plan, Connection):
+                return plan
+            foreground = AsyncForeground()
+            job: Job[_Up] = Job()
+            self._loop.start(job, plan.start(foreground).run())
+            tick = asyncio.get_running_loop().call_later(live.SHOW_AFTER, viewer.tick)
+            try:
+                return self._connected(plan, await foreground.run(job))
+            except BaseException:
+                self._discard(job)
+                raise
+            finally:
+                tick.cancel()
+        except BaseException as error:
+            _broke_off(progress, viewer, error)
+            self._release_demo()
+            raise
+
+    def viewer(self) -> live.Viewer:
+        """Choose how a connect shows itself when nobody says."""
+        return live.viewer_for(live.current_shell())
+
+    def _plan(self, options: ConnectOptions, viewer: live.Viewer, progress: Progress) -> _Plan | Connection:
+        target = resolve(options)
+        if self._connection is not None and self._connection.lost:
+            self.disconnect()
+        if self._connection is not None:
+            return self._same(self._connection, target)
+        if self._launch is None:
+            from telemagic import launch  # late: only a connect needs it
+
+            self._launch = launch.start
+        if not self._registered:
+            atexit.register(self.close)
+            self._registered = True
+        self._forked = False
+        return _Plan(target, viewer, progress, self._launch, self._tunnel_changed, self._lost)
+
+    def _same(self, connection: Connection, target: Target) -> Connection:
+        was = connection.target
+        assert was is not None  # noqa: S101  # set by _connected
+        if was.socket != target.socket or was.context.name != target.context.name:
+            raise AlreadyConnected(f"connected to {connection.context} already, not to {target.context.name}")
+        differ = [
+            name
+            for name, old, new in (
+                ("namespace", was.namespace, target.namespace),
+                ("also-proxy", was.options.also_proxy, target.options.also_proxy),
+                ("never-proxy", was.options.never_proxy, target.options.never_proxy),
+                ("dns", was.options.dns, target.options.dns),
+            )
+            if old != new
+        ]
+        if differ:
+            raise AlreadyConnected(
+                f"connected to {connection.context} already, with another {', '.join(differ)}"
+            )
+        connection.remark = f"already connected to {connection.context}"
+        return connection
+
+    def _connected(self, plan: _Plan, up: _Up) -> Connection:
+        client, status = up
+        connection = Connection(self._loop, client, status)
+        connection.target = plan.target
+        if client.welcome.connected:
+            connection.notices = ("another notebook's data plane is shared; its options apply",)
+        asked, has = plan.target.options.namespace, status.namespace
+        if asked and asked != has:
+            connection.end(EXIT_PATIENCE)
+            raise AlreadyConnected(
+                f"another notebook is connected to {status.context} with namespace {has}, not {asked}",
+                hint=f"use --namespace {has}, or full names like svc.{asked}",
+            )
+        connection.on_end = self._over
+        self._connection = connection
+        plan.viewer.connected(status, time.monotonic() - plan.began, connection.notices)
+        if plan.viewer.shown:
+            connection.shown_in = getattr(live.current_shell(), "execution_count", None)
+        return connection
+
+    def _discard(self, job: Job[_Up]) -> None:
+        # The interrupt may come after the last step: then there is a connection, and nobody to have it.
+        if job.end(CANCEL_PATIENCE) and job.future.exception() is None:
+            client, status = job.future.result()
+            self._connection = None
+            Connection(self._loop, client, status).end(EXIT_PATIENCE)
+
+    # --- connected -----------------------------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection, lost or not, or None."""
+        return self._connection
+
+    def current(self, context: str = "") -> Connection:
+        """Return the connection, which must be to `context` if that is given.
+
+        Raises
+        ------
+        NotConnected
+            There is none.
+        """
+        found = self._connection
+        if found is None:
+            what = "this process was forked from the connected one" if self._forked else "not connected"
+            raise NotConnected(what)
+        if context and found.context != context:
+            raise NotConnected(f"connected to {found.context}, not to {context}")
+        return found
+
+    def disconnect(self, context: str = "") -> Card:
+        """End the connection; returns a card that sums it up.
+
+        Raises
+        ------
+        NotConnected
+            There is none.
+        """
+        return self.current(context).disconnect()
+
+    def close(self) -> None:
+        """End the connection, if any, within two seconds, and stop the background thread; as at exit."""
+        if self._connection is not None:
+            self._connection.end(EXIT_PATIENCE)
+        self._loop.close()
+        atexit.unregister(self.close)
+        self._registered = False
+
+    def _over(self) -> None:
+        self._connection = None
+        self._release_demo()
+
+    def _tunnel_changed(self, event: Message) -> None:
+        if isinstance(event, TunnelChanged) and self._connection is not None:
+            self._connection.notices = () if event.up else (f"the tunnel is down: {event.reason}",)
+
+    def _lost(self, reason: str) -> None:
+        if self._connection is not None:
+            self._connection.lost = reason
+
+    def after_fork(self) -> None:
+        """Let go of what a forked child must not use: the socket, and a thread that it does not have."""
+        if self._connection is not None:
+            self._connection.forget()
+            self._forked = True
+        self._connection = self._demo = None
+        self._loop.abandon()
+
+    # --- the demo cluster ----------------------------------------------------------------------------------------
+
+    def _demo_begins(self, progress: Progress, viewer: live.Viewer) -> Callable[[], None]:
+        """Show that a demo cluster is being started, at once; call the result when it is up."""
+        if self._demo is not None:
+            return lambda: None
+        if self._connection is not None and not self._connection.lost:
+            raise AlreadyConnected(
+                f"connected to {self._connection.context} already, not to the demo cluster"
+            )
+        began = time.monotonic()
+        progress.context = "demo"
+        viewer.begin(progress)
+
+        def tell(state: str, seconds: float) -> None:
+            change = PhaseChanged("demo", state, "", seconds)
+            progress.update(change)
+            viewer.changed(change)
+
+        tell("started", 0.0)
+        viewer.tick()
+        return lambda: tell("done", time.monotonic() - began)
+
+    def _own_demo(self, options: ConnectOptions) -> ConnectOptions:
+        from telemagic import demo  # late: needs packages that only the demo has
+
+        if self._demo is None:
+            self._demo = demo.ensure(owned=True)
+            self._demo.attach()
+        return ConnectOptions(
+            context=options.context or self._demo.context,
+            namespace=options.namespace or self._demo.namespace,
+            kubeconfig=str(self._demo.kubeconfig),
+            timeout=options.timeout,
+            also_proxy=options.also_proxy,
+            never_proxy=options.never_proxy,
+            dns=options.dns,
+            elevate=options.elevate,
+        )
+
+    def _release_demo(self) -> None:
+        if self._connection is None and self._demo is not None:
+            owned, self._demo = self._demo, None
+            owned.close()
+
+
+def _broke_off(progress: Progress, viewer: live.Viewer, error: BaseException) -> None:
+    if not progress.context:  # nothing was shown yet
+        return
+    ours = error if isinstance(error, TelemagicError) else None
+    progress.fail("interrupted" if ours is None else "")
+    viewer.failed(ours)
+
+
+class _Plan:
+    """One connect on its way: joins progress, viewer and attempt."""
+
+    def __init__(
+        self,
+        target: Target,
+        viewer: live.Viewer,
+        progress: Progress,
+        launch: Launch,
+        on_event: Callable[[Message], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self.target = target
+        self.viewer = viewer
+        self.began = time.monotonic()
+        self.progress = progress
+        self._launch = launch
+        self._on_event = on_event
+        self._on_lost = on_lost
+
+    def start(self, foreground: Foreground) -> Attempt:
+        told = bool(self.progress.context)
+        self.progress.context, self.progress.namespace = self.target.context.name, self.target.namespace
+        if not told:
+            self.viewer.begin(self.progress)
+        asker = live.Prompt(self.viewer) if live.can_ask(live.current_shell()) else None
+        return Attempt(
+            self.target, self._launch, foreground, asker, self._changed, self._on_event, self._on_lost
+        )
+
+    def _changed(self, change: PhaseChanged) -> None:
+        self.progress.update(change)
+        self.viewer.changed(change)
+
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+_current: list[Session] = []
+
+
+def session() -> Session:
+    """Return this process's session."""
+    if not _current:
+        _current.append(Session())
+    return _current[0]
+
+
+def use(other: Session) -> None:
+    """Make `other` this process's session, as tests with a launcher of their own do."""
+    _current[:] = [other]
+
+
+def _after_fork() -> None:
+    for one in list(_sessions):
+        one.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

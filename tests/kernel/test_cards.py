@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from telehelper.errors import CidrConflict
+from telehelper.messages import CidrRow, PhaseChanged
+
+from telemagic import cards
+from telemagic.control_fake import STATUS
+from telemagic.progress import Progress
+from telemagic.results import Status
+
+EVIL = "</style><script>alert('x')</script><img src=x onerror=\"y\">&\x1b[2J\n"
+
+
+class Tags(HTMLParser):
+    """Collects element and attribute names, and the text outside the style sheet."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def progress(*changes: PhaseChanged) -> Progress:
+    now = Progress("demo", "shop")
+    for change in changes:
+        now.update(change)
+    return now
+
+
+def hostile() -> list[cards.Card]:
+    now = Progress(EVIL, EVIL)
+    now.update(PhaseChanged(EVIL, "started", EVIL, 0.0))
+    now.update(PhaseChanged("TUN", EVIL, EVIL, 0.0))
+    now.note = EVIL
+    status = replace(
+        STATUS,
+        **dict.fromkeys(("state", "context", "namespace", "server", "via", "manager", "device", "dns"), EVIL),
+        cidrs=(CidrRow(EVIL, EVIL, EVIL, EVIL),),
+        notices=(EVIL,),
+        last_error=EVIL,
+    )
+    return [
+        cards.progress(now),
+        cards.progress(now, failed=True),
+        cards.connected(status, 1.0, [EVIL]),
+        cards.status(status, [EVIL]),
+        cards.farewell(EVIL, EVIL, EVIL),
+    ]
+
+
+@pytest.mark.parametrize("card", hostile())
+def test_hostile_names_stay_text(card: cards.Card) -> None:
+    tags = Tags(card.html)
+    assert not tags.names & {"script", "img"}
+    assert not tags.attributes & {"onerror", "src"}
+    assert "<script>alert('x')</script>" in tags.text
+    assert card.html.count("</style>") == 1
+    assert "\x1b" not in card.text
+
+
+def test_no_address_to_load_from() -> None:
+    html = cards.status(STATUS).html
+    assert "url(" not in html
+    assert "http" not in html.replace("https://127.0.0.1:6443", "")
+
+
+def test_steps_as_they_happen() -> None:
+    now = progress(
+        PhaseChanged("elevate", "done", "sudo", 1.25),
+        PhaseChanged("TUN", "started", "", 0.0),
+    )
+    card = cards.progress(now)
+    assert card.text.splitlines() == [
+        "Connecting to demo",
+        "  Ask for root    done       1.25 s  sudo",
+        "  Network device  started",
+    ]
+    tags = Tags(card.html)
+    assert [s.state for s in now.steps.values()] == ["done", "started", *["pending"] * 5]
+    assert "1.25 s" in tags.text
+
+
+def test_failed_at_the_running_step() -> None:
+    now = progress(PhaseChanged("elevate", "done", "", 0.1), PhaseChanged("TUN", "started", "", 0.0))
+    now.fail("no device")
+    assert now.steps["TUN"].state == "failed"
+    now.fail("again")  # only once
+    assert now.steps["TUN"].detail == "no device"
+    text = cards.progress(now, failed=True).text
+    assert text.splitlines()[-1] == "  Network device  failed     0.00 s  no device"
+
+
+def test_failed_between_steps_and_new_phases() -> None:
+    now = progress(PhaseChanged("elevate", "done", "", 0.1), PhaseChanged("warm-up", "done", "", 0.1))
+    assert list(now.steps)[:3] == ["elevate", "warm-up", "TUN"]
+    now.fail("gone")
+    assert now.steps["TUN"].state == "failed"
+    nothing_left = Progress("a", steps={})
+    nothing_left.fail("gone")
+    assert nothing_left.steps == {}
+
+
+def test_status_says_how_cidrs_were_found() -> None:
+    text = cards.status(STATUS, ["shared"]).text
+    assert "198.18.16.0/20     pods      spec.podCIDR of 2 nodes (certain)" in text
+    assert "1.40 ms round trip" in text
+    assert text.endswith("note: shared")
+    assert "round trip" not in cards.status(replace(STATUS, rtt=-1.0, cidrs=())).text
+
+
+def test_status_is_like_a_dict() -> None:
+    status = Status(STATUS)
+    assert dict(status) == status.to_dict()
+    assert status["device"] == status.device == "tele0"
+    assert status.to_dict()["cidrs"][0]["confidence"] == "certain"
+    assert len(status) == len(status.keys())
+    assert "device" in dir(status)
+    assert set(status._repr_mimebundle_()) == {"text/plain", "text/html"}
+    with pytest.raises(AttributeError):
+        status.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (1_430_000, "1.4 MB"),
+        (10**10, "10.0 GB"),
+        (10**13, "10.0 TB"),
+    ],
+)
+def test_size(count: int, text: str) -> None:
+    assert cards.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0 s"), (119.4, "119 s"), (120, "2 min"), (3599, "59 min"), (12_000, "3 h 20 min")],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert cards.duration(seconds) == text
+
+
+def test_errors_are_two_lines() -> None:
+    error = CidrConflict.of("10.0.0.0/8", "10.1.0.0/16", "wg0")
+    assert len(error._render_traceback_()) == 2

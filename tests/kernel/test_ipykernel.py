@@ -1,0 +1,194 @@
+"""A real kernel over its real protocol: interrupt, password prompt, restart, and what a notebook runner sees."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+SETUP = """
+from telemagic import session, control_fake
+launcher = control_fake.FakeLauncher(control_fake.Script({script}), password={password!r})
+session.use(session.Session(launcher))
+%load_ext telemagic
+"""
+PROCESS = """
+import asyncio, sys
+from telemagic import session
+class Launched:
+    def __init__(self, pid): self.datapath_pid = self.netd_pid = pid
+async def launch(socket_path, *, ask, on_phase, elevate="auto"):
+    on_phase("elevate", "started", "")
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "telemagic.control_fake", str(socket_path), start_new_session=True)
+    while not socket_path.exists():
+        await asyncio.sleep(0.01)
+    on_phase("elevate", "done", "")
+    return Launched(child.pid)
+session.use(session.Session(launch))
+%load_ext telemagic
+"""
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::DeprecationWarning"
+)  # jupyter_client's
+
+
+class Kernel:
+    """A kernel and what its cells have shown."""
+
+    def __init__(self, manager: Any, client: Any) -> None:
+        self.manager = manager
+        self.client = client
+
+    def start(self, code: str) -> str:
+        found: str = self.client.execute(code, allow_stdin=True)
+        return found
+
+    def until_idle(self, number: str) -> list[dict[str, Any]]:
+        outputs = []
+        while True:
+            message = self.client.get_iopub_msg(timeout=10)
+            if message["parent_header"].get("msg_id") != number:
+                continue
+            content = message["content"]
+            if message["msg_type"] == "status" and content["execution_state"] == "idle":
+                return outputs
+            outputs.append({"type": message["msg_type"], **content})
+
+    def run(self, code: str) -> list[dict[str, Any]]:
+        return self.until_idle(self.start(code))
+
+
+@pytest.fixture
+def kernel(runtime: Path, kubeconfig: Path) -> Generator[Kernel, None, None]:
+    from jupyter_client.manager import start_new_kernel
+
+    manager, client = start_new_kernel(kernel_name="python3", env={**os.environ, "JPY_PARENT_PID": ""})
+    yield Kernel(manager, client)
+    client.stop_channels()
+    manager.shutdown_kernel()
+    manager.context.term()
+
+
+def left(runtime: Path) -> list[str]:
+    return os.listdir(runtime) if runtime.exists() else []
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def errors(outputs: list[dict[str, Any]]) -> list[str]:
+    return [one["ename"] for one in outputs if one["type"] == "error"]
+
+
+def test_interrupt_during_connect(kernel: Kernel, runtime: Path) -> None:
+    assert errors(kernel.run(SETUP.format(script="hang_at='tunnel'", password=""))) == []
+    number = kernel.start("%tele connect")
+    wait_for(lambda: left(runtime))
+    while kernel.client.get_iopub_msg(timeout=10)["msg_type"] != "display_data":
+        pass  # the card: connecting is under way
+    kernel.manager.interrupt_kernel()
+    outputs = kernel.until_idle(number)
+    assert errors(outputs) == ["KeyboardInterrupt"]
+    assert left(runtime) == []  # already, not only later
+    assert "interrupted; everything begun was undone" in outputs[-2]["data"]["text/plain"]
+    assert errors(kernel.run("%tele status")) == ["NotConnected"]
+
+
+def test_password_is_asked_in_the_cell(kernel: Kernel) -> None:
+    kernel.run(SETUP.format(script="", password="open sesame"))
+    number = kernel.start("%tele connect")
+    for answer in ("wrong", "open sesame"):
+        asked = kernel.client.get_stdin_msg(timeout=10)["content"]
+        assert asked == {"prompt": "[sudo] password for ada: ", "password": True}
+        kernel.client.input(answer)
+    outputs = kernel.until_idle(number)
+    assert errors(outputs) == []
+    shown = [one for one in outputs if one["type"] == "display_data"]
+    assert "an empty line cancels" in shown[0]["data"]["text/html"]  # the card came before the prompt
+    last = [one for one in outputs if one["type"] == "update_display_data"][-1]
+    assert last["data"]["text/plain"].startswith("Connected to demo, namespace shop (")
+    assert not [one for one in outputs if one["type"] == "execute_result"]  # the card has said it
+
+
+def test_empty_password_cancels(kernel: Kernel, runtime: Path) -> None:
+    kernel.run(SETUP.format(script="", password="open sesame"))
+    number = kernel.start("%tele connect")
+    kernel.client.get_stdin_msg(timeout=10)
+    kernel.client.input("")
+    assert errors(kernel.until_idle(number)) == ["SudoDenied"]
+    assert left(runtime) == []
+
+
+def test_quick_connect_shows_one_card(kernel: Kernel) -> None:
+    kernel.run(SETUP.format(script="", password=""))
+    outputs = kernel.run("%tele connect")
+    shown = [one["data"] for one in outputs if "data" in one]
+    assert len(shown) == 1
+    assert "Connected to" in shown[0]["text/html"]
+    again = [one["data"] for one in kernel.run("%tele connect") if "data" in one]
+    assert "already connected to demo" in again[0]["text/plain"]
+
+
+def test_await_in_a_cell(kernel: Kernel) -> None:
+    kernel.run(SETUP.format(script="phase_seconds=0.1", password=""))
+    outputs = kernel.run(
+        "import telemagic\nasync with telemagic.aconnect() as t:\n    print(t.status.context)"
+    )
+    assert errors(outputs) == []
+    assert [one["text"] for one in outputs if one["type"] == "stream"] == ["demo\n"]
+
+
+def test_shutdown_disconnects_in_time(kernel: Kernel, runtime: Path) -> None:
+    kernel.run(PROCESS)
+    assert errors(kernel.run("t = %tele connect")) == []
+    assert len(left(runtime)) == 1
+    began = time.monotonic()
+    kernel.client.shutdown()
+    wait_for(lambda: not left(runtime))
+    assert time.monotonic() - began < 2.0
+
+
+def test_restart_and_kill_leave_nothing(kernel: Kernel, runtime: Path) -> None:
+    kernel.run(PROCESS)
+    assert errors(kernel.run("t = %tele connect")) == []
+    kernel.manager.restart_kernel(now=True)  # SIGKILL: only the end of the connection tells
+    wait_for(lambda: not left(runtime))
+    kernel.client.wait_for_ready(timeout=20)
+    kernel.run(PROCESS)
+    assert errors(kernel.run("t = %tele connect")) == []
+
+
+def test_shell_command_while_connected(kernel: Kernel) -> None:
+    kernel.run(SETUP.format(script="", password=""))
+    kernel.run("%tele connect;")
+    outputs = kernel.run(
+        "import os\npid = os.fork()\nif pid == 0: os._exit(0)\nos.waitpid(pid, 0)\n%tele status;"
+    )
+    assert errors(outputs) == []
+    assert not [one for one in outputs if one["type"] == "stream"]
+
+
+def test_notebook_runner_sees_the_error(runtime: Path, kubeconfig: Path) -> None:
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("%load_ext telemagic\n%tele status")]  # type: ignore[no-untyped-call]
+    )
+    client = NotebookClient(notebook, timeout=30, kernel_name="python3")
+    with pytest.raises(CellExecutionError):
+        client.execute()
+    (error,) = [one for one in notebook.cells[0].outputs if one.output_type == "error"]
+    assert error.ename == "NotConnected"
+    assert error.traceback == ["NotConnected: not connected", "  try: %tele connect"]

@@ -1,0 +1,81 @@
+"""Interrupts that come at an awkward moment: before a job has begun, and when all is done but the showing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from telemagic import live
+from telemagic.connecting import ConnectOptions
+from telemagic.loop import BlockingForeground, Job, LoopThread
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from telehelper.messages import Status
+
+    from telemagic.session import Session
+
+
+class InterruptedAtTheEnd(live.Silent):
+    """The user presses Stop while the finished card is being made."""
+
+    def connected(self, status: Status, seconds: float, notices: tuple[str, ...]) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_the_result_is_shown_ends_the_connection(session: Session, runtime: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        session.connect(ConnectOptions(), viewer=InterruptedAtTheEnd())
+    assert session.connection is None
+    until = time.monotonic() + 5
+    while os.listdir(runtime):
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    assert session.connect(ConnectOptions()).is_open
+
+
+def test_a_job_that_was_never_started_ends_at_once() -> None:
+    job: Job[None] = Job()
+    assert job.end(1.0)
+    assert isinstance(job.future.exception(), asyncio.CancelledError)
+
+
+def test_ending_a_job_waits_for_its_clean_up() -> None:
+    said = []
+    begun = threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.01)
+            said.append("tidied")
+
+    loop, job = LoopThread(), Job[None]()
+    loop.start(job, work())
+    assert begun.wait(5.0)
+    assert job.end(5.0)
+    assert said == ["tidied"]
+    assert job.end(0.0)  # again: nothing happens
+    loop.close()
+
+
+def test_what_a_job_returns_or_raises_arrives() -> None:
+    async def work(value: int) -> int:
+        return 10 // value
+
+    loop = LoopThread()
+    for value, result in ((5, 2), (2, 5)):
+        job = Job[int]()
+        loop.start(job, work(value))
+        assert BlockingForeground().run(job) == result
+    with pytest.raises(ZeroDivisionError):
+        loop.run(work(0))
+    loop.close()

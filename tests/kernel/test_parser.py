@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import shlex
+
+import pytest
+from telehelper.errors import UsageError
+
+from telemagic.parser import COMMANDS, Tree
+from telemagic.results import Text
+from telemagic.session import Session
+
+TREE = Tree("%tele")
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ("flws", "unknown subcommand 'flws': did you mean 'flows'?", "%tele help"),
+        ("xyzzy", "unknown subcommand 'xyzzy'", "%tele help"),
+        ("--contxt", "unknown flag '--contxt'", "%tele help"),
+        (
+            "connect --contxt demo",
+            "connect has no flag '--contxt': did you mean '--context'?",
+            "%tele connect --help",
+        ),
+        (
+            "connect --contxt=demo",
+            "connect has no flag '--contxt': did you mean '--context'?",
+            "%tele connect --help",
+        ),
+        (
+            "connect --cont demo",
+            "connect has no flag '--cont': did you mean '--context'?",
+            "%tele connect --help",
+        ),
+        ("status -- x", "status takes no argument 'x'", "%tele status --help"),
+        ("connect demo", "connect takes no argument 'demo'", "%tele connect --help"),
+        ("connect --context", "argument --context: expected one argument", "%tele connect --help"),
+        ("connect --timeout soon", "argument --timeout: invalid float value: 'soon'", "%tele connect --help"),
+        ("connect --dns magic", "argument --dns: invalid choice: 'magic'", "%tele connect --help"),
+        ("help flws", "no help on 'flws': did you mean 'flows'?", "%tele help"),
+        ("demo", "the following arguments are required: up|down|status|shell", "%tele demo --help"),
+        ("demo pu", "argument up|down|status|shell: invalid choice: 'pu'", "%tele demo --help"),
+    ],
+)
+def test_bad_lines(line: str, message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        TREE.run(Session(), TREE.parse(shlex.split(line)))  # type: ignore[arg-type]  # no Text here
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_each(name: str) -> None:
+    for line in ([name, "--help"], [name, "-h"]):
+        found = TREE.parse(line)
+        assert isinstance(found, Text)
+        assert found.text.startswith(f"usage: %tele {name}")
+    assert name in TREE.help().text
+
+
+def test_help_word_after_two_dashes_is_the_command_s() -> None:
+    line = TREE.parse(["demo", "shell", "--no-cluster", "--", "ls", "--help", "--", "x"])
+    assert not isinstance(line, Text)
+    assert (line.args.no_cluster, line.args.argv) == (True, ["ls", "--help", "--", "x"])
+
+
+def test_connect_line() -> None:
+    line = TREE.parse(
+        shlex.split("connect --context a -n b --also-proxy 10.0.0.0/8 --also-proxy 1.2.3.4/32 --timeout 5")
+    )
+    assert not isinstance(line, Text)
+    assert (line.command, line.args.context, line.args.namespace, line.args.timeout) == (
+        "connect",
+        "a",
+        "b",
+        5.0,
+    )
+    assert line.args.also_proxy == ["10.0.0.0/8", "1.2.3.4/32"]
+    again = TREE.parse(["connect"])
+    assert not isinstance(again, Text)
+    assert again.args.also_proxy == []  # argparse's append must not share its default
