@@ -23,7 +23,7 @@ def runtime_dir() -> Path:
     HelperMissing
         The directory cannot be made, or is not private.
     """
-    path = _wanted()
+    path = runtime_path()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.lstat()
@@ -36,7 +36,8 @@ def runtime_dir() -> Path:
     return path
 
 
-def _wanted() -> Path:
+def runtime_path() -> Path:
+    """Return where the directory is, or would be; touches nothing."""
     chosen = os.environ.get("TELEMAGIC_RUNTIME_DIR")
     if chosen:
         return Path(chosen).absolute()

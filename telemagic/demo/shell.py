@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from telehelper.errors import TelemagicError
 
 from telemagic.demo import namespaces, sandbox
-from telemagic.paths import runtime_dir
+from telemagic.paths import runtime_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ def shell(name: str = DEFAULT_NAME, argv: Sequence[str] = (), *, cluster: bool =
     """
     command = list(argv) or [os.environ.get("SHELL", "/bin/sh")]
     # Named before entering: everybody is uid 0 inside, and the directory's name may have the uid in it.
-    environment = {**os.environ, "TELEMAGIC_RUNTIME_DIR": str(runtime_dir())}
+    environment = {**os.environ, "TELEMAGIC_RUNTIME_DIR": str(runtime_path())}
     if not cluster:
         sandbox.enter()
         return _run(command, environment)

@@ -30,7 +30,7 @@ def test_xdg_directory_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_falls_back_to_tmp(monkeypatch: pytest.MonkeyPatch, xdg: str) -> None:
     monkeypatch.delenv("TELEMAGIC_RUNTIME_DIR")
     monkeypatch.setenv("XDG_RUNTIME_DIR", xdg)
-    assert str(paths._wanted()) == f"/tmp/telemagic-{os.getuid()}"
+    assert str(paths.runtime_path()) == f"/tmp/telemagic-{os.getuid()}"
 
 
 def test_wide_mode_is_refused(runtime: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 import ssl
 import sys
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -83,7 +84,13 @@ def test_a_client_certificate_needs_no_token(read: Callable[..., ApiAccess], pki
     assert access.headers() == {}
 
 
-def test_certificates_in_the_file_itself(read: Callable[..., ApiAccess], pki: Pki) -> None:
+def test_certificates_in_the_file_itself(
+    read: Callable[..., ApiAccess], pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    nowhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(nowhere))
+
     def inline(path: Path) -> str:
         return base64.b64encode(path.read_bytes()).decode()
 
@@ -98,6 +105,7 @@ def test_certificates_in_the_file_itself(read: Callable[..., ApiAccess], pki: Pk
     assert [entry["subject"] for entry in access.ssl_context.get_ca_certs()] == [
         ((("commonName", "test ca"),),)
     ]
+    assert list(nowhere.iterdir()) == []  # a private key that a killed process would leave there
 
 
 def test_a_token_file_is_read_anew_each_time(read: Callable[..., ApiAccess], tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -70,6 +72,7 @@ class ApiAccess:
         if not cluster.get("server"):  # the official client would ask localhost
             raise KubeconfigError(f"the cluster of context {name!r} has no server", hint=_FIX_FILE)
         config = type.__call__(Configuration)  # past the class-wide default, which is another's
+        kube_config._create_temp_file_with_content = _in_memory
         try:
             kube_config.load_kube_config(
                 config_file=kubeconfig, context=name, client_configuration=config, persist_config=False
@@ -105,6 +108,20 @@ class ApiAccess:
             headers=lambda: {"Authorization": f"Bearer {token.read_text().strip()}"},
             ssl_context=context,
         )
+
+
+@cache
+def _in_memory(content: str | bytes, temp_file_path: str | None = None, force_recreate: bool = False) -> str:
+    """Keep a certificate or a private key where only this process has it; return a path to it.
+
+    The official loader wants paths and makes files in /tmp, which a killed process leaves there. These end with it
+    (memfd_create(2)).
+    """
+    data = content.encode() if isinstance(content, str) else content
+    descriptor = os.memfd_create("kubeconfig")
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+    return f"/proc/self/fd/{descriptor}"
 
 
 def _read(kubeconfig: str) -> dict[str, Any]:
