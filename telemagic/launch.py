@@ -30,23 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-START_TIMEOUT: Final = (
-    30.0  # seconds; netd takes 0.25, but a sudo that asks a directory service may take long
-)
+# Seconds; netd takes 0.25, but a sudo that asks a directory service may take long
+START_TIMEOUT: Final = 30.0
 READY_TIMEOUT: Final = 30.0  # seconds for the data plane, which takes about one
 END_PATIENCE: Final = 1.5  # seconds between SIGTERM and SIGKILL
-DATAPATH: Final = (
-    sys.executable,
-    "-P",
-    "-m",
-    "telehelper.datapath",
-)  # -P: not the notebook's directory first
-NETD: Final = (
-    sys.executable,
-    "-I",
-    "-m",
-    "telehelper.netd",
-)  # -I: root imports nothing from the user's environment
+# -P: not the notebook's directory first
+DATAPATH: Final = (sys.executable, "-P", "-m", "telehelper.datapath")
+# -I: root imports nothing from the user's environment
+NETD: Final = (sys.executable, "-I", "-m", "telehelper.netd")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,8 @@ from typing import Final
 from telehelper.errors import TelemagicError, from_wire
 
 PROTOCOL_VERSION: Final = 1  # both sockets; the first message carries it, a mismatch ends the connection
-NETD_LOG_PREFIX: Final = (
-    "telemagic-netd: "  # of each line on netd's stderr: by it one knows that netd ran, not only sudo
-)
+# Of each line on netd's stderr: by it one knows that netd ran, not only sudo
+NETD_LOG_PREFIX: Final = "telemagic-netd: "
 
 
 @dataclass(frozen=True, slots=True)

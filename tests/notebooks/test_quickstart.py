@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent.parent
 QUICKSTART = ROOT / "notebooks" / "01-quickstart.ipynb"
-GOLDEN = (
-    2654435761  # the multiplier of the seed's hash: 2**32 divided by the golden ratio (Knuth, TAOCP 3 §6.4)
-)
+# The multiplier of the seed's hash: 2**32 divided by the golden ratio (Knuth, TAOCP 3 §6.4)
+GOLDEN = 2654435761
 REGIONS = ("north", "south", "east", "west", "overseas")
 
 

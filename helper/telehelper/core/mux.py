@@ -28,9 +28,8 @@ from telehelper.errors import LocalProtocolError, TunnelError
 
 HEADER_SIZE: Final = 8  # bytes, see frames.py
 QUANTUM: Final = 64 * 1024  # bytes of a turn: the largest DATA frame fits, and takes 0.1 ms at 5 Gbit/s
-SMALL: Final = (
-    2048  # bytes; payloads up to this are joined with their header: copying is cheaper than one more buffer
-)
+# Bytes; payloads up to this are joined with their header: copying is cheaper than one more buffer
+SMALL: Final = 2048
 PING_INTERVAL: Final = 3.0  # seconds
 FIRST_PING: Final = 0.2  # seconds; after the HELLOs, and early enough to show a round-trip time soon
 DEAD_AFTER: Final = 9.0  # seconds without receiving anything; three PINGs, and found out within ten

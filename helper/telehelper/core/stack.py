@@ -96,9 +96,8 @@ class Stack:
         self._tcp: dict[bytes, TcpFlow] = {}
         self._udp: dict[bytes, UdpFlow] = {}
         self._by_number: dict[int, Flow] = {}
-        self._tombstones: dict[
-            bytes, tuple[int, float]
-        ] = {}  # key → the SYN's number, when to forget; oldest first
+        # key → the SYN's number, when to forget; oldest first
+        self._tombstones: dict[bytes, tuple[int, float]] = {}
         self._timers = Timers()
         self._table = FlowTable(self._limits.closed_kept)
         self._last_number = 0

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_REQUEST: Final = 1024 * 1024  # bytes; requests are small, answers are not
-FIRST_KERNEL_TIMEOUT: Final = (
-    30.0  # seconds for the first kernel to say Hello; then there is none, and we end
-)
+# Seconds for the first kernel to say Hello; then there is none, and we end
+FIRST_KERNEL_TIMEOUT: Final = 30.0
 ANSWER_GRACE: Final = 1.0  # seconds at closing for requests under way to be answered
 _UCRED: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from telehelper.datapath.tun_io import Buffers
 
 OWN_FLOWS: Final = 1 << 31  # flow numbers from here up are the data plane's
-DNS_TIMEOUT: Final = (
-    5.0  # seconds the manager may need to open a socket to the DNS server: it is UDP, it needs none
-)
+# Seconds the manager may need to open a socket to the DNS server: it is UDP, it needs none
+DNS_TIMEOUT: Final = 5.0
 
 
 class Tun(Protocol):

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from pathlib import Path
 
-_IDENTITY: Final = struct.Struct(
-    "=QQ"
-)  # inode, and time of its last change in ns: inode numbers are used again
+# Inode, and time of its last change in ns: inode numbers are used again
+_IDENTITY: Final = struct.Struct("=QQ")
 
 
 def identity(path: Path) -> bytes:

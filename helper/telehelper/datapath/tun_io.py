@@ -16,9 +16,8 @@ Buffers = tuple[bytes | bytearray | memoryview, ...]
 READ_SIZE: Final = 10 + 65535  # bytes: virtio_net_hdr and the largest IP packet
 BURST: Final = 64  # packets read before the loop's other work gets its turn
 _FULL: Final = frozenset({errno.ENOBUFS, errno.ENOMEM})  # the kernel is short of memory; TCP sends again
-QUEUE_LIMIT: Final = (
-    4096  # packets that wait for the kernel to take them; TCP sends again what is dropped beyond
-)
+# Packets that wait for the kernel to take them; TCP sends again what is dropped beyond
+QUEUE_LIMIT: Final = 4096
 
 
 class TunIo:

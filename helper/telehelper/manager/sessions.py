@@ -10,9 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_SESSIONS: Final = 1000  # registered at once; a session without a user expires
-MAX_FLOWS: Final = (
-    10_000  # open at once in one session; a process has 2**20 descriptors at most, containers often less
-)
+# Open at once in one session; a process has 2**20 descriptors at most, containers often less
+MAX_FLOWS: Final = 10_000
 
 
 @dataclass(slots=True, eq=False)
