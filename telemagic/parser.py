@@ -35,6 +35,12 @@ class Parser(argparse.ArgumentParser):
         self.flags += action.option_strings
         return action
 
+    def add_connection_argument(self) -> None:
+        """Add the flag of all commands that ask a connection."""
+        self.add_argument(
+            "--context", default="", metavar="NAME", help="which connection, when there are several"
+        )
+
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong with the line."""
         raise UsageError(message, hint=f"{self.prog} --help")

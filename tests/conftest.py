@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests import sandbox
 from tests.machine import Snapshot
 
 if TYPE_CHECKING:
@@ -178,33 +178,10 @@ def _nothing_left_at_all(request: pytest.FixtureRequest) -> Generator[None]:
 # --- a namespace to work in --------------------------------------------------------------------------------------
 
 
-def run_in_sandbox(command: list[str], *, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
-    """Run `command` in fresh user, network and mount namespaces with a loopback, no default route, as its root.
-
-    After `timeout` seconds the command and what it started in its session are killed, and ``TimeoutExpired`` tells
-    what it had printed.
-    """
-    shell = [sys.executable, "-m", "telemagic.demo.shell", "--no-cluster", "--", *command]
-    with subprocess.Popen(
-        shell,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            out, err = process.communicate(timeout=timeout)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
-
-
 @pytest.fixture
 def sandboxed() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Give :func:`run_in_sandbox`."""
-    return run_in_sandbox
+    """Give :func:`tests.sandbox.run`."""
+    return sandbox.run
 
 
 @pytest.fixture
@@ -212,6 +189,6 @@ def sandboxed_python() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Give ``run(code, *arguments, timeout=60)``, which runs Python source in the sandbox."""
 
     def run(code: str, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
-        return run_in_sandbox([sys.executable, "-c", code, *arguments], timeout=timeout)
+        return sandbox.run([sys.executable, "-c", code, *arguments], timeout=timeout)
 
     return run

@@ -17,9 +17,7 @@ DETAIL = "When the last notebook leaves, device, routes and names are as before.
 
 def add_arguments(parser: Parser) -> None:
     """Add the arguments of disconnect."""
-    parser.add_argument(
-        "--context", default="", metavar="NAME", help="which connection, when there are several"
-    )
+    parser.add_connection_argument()
 
 
 def run(session: Session, args: Namespace) -> Card:

@@ -18,9 +18,7 @@ DETAIL = "One row per flow, newest last; times are UTC, durations in ms."
 
 def add_arguments(parser: Parser) -> None:
     """Add the arguments of flows."""
-    parser.add_argument(
-        "--context", default="", metavar="NAME", help="which connection, when there are several"
-    )
+    parser.add_connection_argument()
 
 
 def run(session: Session, args: Namespace) -> pd.DataFrame:

@@ -18,9 +18,7 @@ DETAIL = "One row per route, with where it comes from and whether it is in force
 
 def add_arguments(parser: Parser) -> None:
     """Add the arguments of routes."""
-    parser.add_argument(
-        "--context", default="", metavar="NAME", help="which connection, when there are several"
-    )
+    parser.add_connection_argument()
 
 
 def run(session: Session, args: Namespace) -> pd.DataFrame:

@@ -17,9 +17,7 @@ DETAIL = "The CIDRs come with how each was found and how certain that is."
 
 def add_arguments(parser: Parser) -> None:
     """Add the arguments of status."""
-    parser.add_argument(
-        "--context", default="", metavar="NAME", help="which connection, when there are several"
-    )
+    parser.add_connection_argument()
 
 
 def run(session: Session, args: Namespace) -> Status:

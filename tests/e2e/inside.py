@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+
+from tests import sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,25 +43,14 @@ def inside(timeout: float = 60.0) -> Callable[[Callable[[], None]], Callable[[De
 
 def run(cluster: Demo, code: str, timeout: float = 60.0) -> str:
     """Run Python source in a sandbox with the cluster's API server; return what it prints."""
-    shell = [sys.executable, "-m", "telemagic.demo.shell", "--name", cluster.name, "--"]
-    command = [*shell, sys.executable, "-W", "error::ResourceWarning", "-c", code]
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            out, err = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired as late:
-            os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
-            pytest.fail(f"not done within {timeout:g} s\n{out}\n{err}\n{late}", pytrace=False)
-    assert process.returncode == 0, f"status {process.returncode}\n{out}\n{err}"
-    assert "ending leftover process" not in err, err
-    return out
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", code]
+    try:
+        done = sandbox.run(command, timeout=timeout, cluster=cluster.name)
+    except subprocess.TimeoutExpired as late:
+        pytest.fail(f"not done within {timeout:g} s\n{late.stdout}\n{late.stderr}\n{late}", pytrace=False)
+    assert done.returncode == 0, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "ending leftover process" not in done.stderr, done.stderr
+    return done.stdout
 
 
 def wait_until(condition: Callable[[], object], seconds: float = GONE_WITHIN) -> bool:

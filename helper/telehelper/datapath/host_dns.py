@@ -15,13 +15,13 @@ MAX_SEARCH: Final = 6  # names in all; what glibc before 2.26 and musl take, and
 _NAME: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")  # what netd permits
 
 
-def read_host_dns(ours: str, path: Path = PATH, uplinks: Path = UPLINKS) -> ResolvConf:
+def read_host_dns(ours: str = "", path: Path = PATH, uplinks: Path = UPLINKS) -> ResolvConf:
     """Read the machine's configuration; call before it is changed.
 
     Parameters
     ----------
     ours
-        Our own resolver's address, which is never its own upstream.
+        Our own resolver's address, which is never its own upstream; empty while it has none.
 
     Returns
     -------

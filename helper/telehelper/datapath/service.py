@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from telehelper.core.resolv_conf import parse_resolv_conf
+from telehelper.datapath.host_dns import read_host_dns
 from telehelper.datapath.phases import PhaseLog
 from telehelper.datapath.report import cidr_rows, flow_row, route_rows
 from telehelper.datapath.tunnel import Tunnel
@@ -46,13 +45,13 @@ from telehelper.messages import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from telehelper.core.frames import Address, Frame
     from telehelper.datapath.control_io import Kernel
     from telehelper.datapath.netd_client import NetdClient
     from telehelper.rpc.manager_pb2 import ClusterInfo
 
-RESOLV_CONF: Final = Path("/etc/resolv.conf")
 KEPT_NOTICES: Final = 50  # lines; the oldest go
 
 
@@ -126,19 +125,12 @@ class DataPlane:
             self._request = request
             self._connecting = asyncio.create_task(self._bring_up(request))
             self._connecting.add_done_callback(_retrieve)
-        elif self._request != request and not self._is_same_place(request):
+        elif _proxies(self._request) != _proxies(request):
             raise AlreadyConnected(
                 f"the data plane is connected to {self._request.context or 'its context'} with other options"
             )
         if self._connecting is not None:
             await asyncio.shield(self._connecting)
-
-    def _is_same_place(self, request: Connect) -> bool:
-        mine = self._request
-        return mine is not None and (mine.also_proxy, mine.never_proxy) == (
-            request.also_proxy,
-            request.never_proxy,
-        )
 
     async def _bring_up(self, request: Connect) -> None:
         self._state = "connecting"
@@ -160,10 +152,11 @@ class DataPlane:
         await self.close()
 
     async def _run_phases(self, request: Connect) -> None:
-        self._nameservers = _host_nameservers()
         with self._phases.run("elevate") as phase:
             await self._netd.wait_ready()
             phase.detail = "netd runs"
+        # netd has repaired by now what a killed one left in resolv.conf.
+        self._nameservers = [ip_address(server) for server in read_host_dns().nameservers]
         tunnel = asyncio.create_task(self._open_tunnel(request))
         try:
             with self._phases.run("TUN") as phase:
@@ -219,7 +212,7 @@ class DataPlane:
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, None)
         except OSError as error:
-            self._notices.append(f"the API server's name {host} does not resolve: {error.strerror}")
+            self._note(f"the API server's name {host} does not resolve: {error.strerror}")
             return []
         return [ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found]
 
@@ -348,12 +341,8 @@ class DataPlane:
             raise left
 
 
-def _host_nameservers() -> list[Address]:
-    try:
-        text = RESOLV_CONF.read_text(errors="replace")
-    except OSError:
-        return []  # there is none, so nothing asks one
-    return [ip_address(server) for server in parse_resolv_conf(text).nameservers]
+def _proxies(request: Connect) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return request.also_proxy, request.never_proxy
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -83,9 +83,8 @@ class Vif:
         plan.check()
         if self.address is None or self.resolver is None:
             taken = [route.network for route in routes.foreign(existing, self.name)]
-            index = int.from_bytes(
-                self.name.encode(), "big"
-            )  # two clusters of one machine begin at two places
+            # Two clusters of one machine begin at two places.
+            index = int.from_bytes(self.name.encode(), "big")
             self.address, self.resolver = cidr.free_pair([*taken, *plan.routes], index)
         wanted = [RouteSpec(f"{self.resolver}/32"), *(RouteSpec(str(network)) for network in plan.routes)]
         await self._netd.configure([f"{self.address}/32"], wanted)
