@@ -10,9 +10,10 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Final
 
 from telehelper.core.actions import Drop, FlowClosed, FlowOpened, LocalDatagram, SendFrame, SendPacket
+from telehelper.core.datagram import make_datagram
 from telehelper.core.flows import FiveTuple
 from telehelper.core.frames import Frame, FrameType, Proto, decode_coded, decode_u32, encode_coded, encode_u32
-from telehelper.core.packet import Datagram, Segment, TcpTemplate, make_datagram, parse, syn_options, to_key
+from telehelper.core.packet import Datagram, Segment, TcpTemplate, parse, syn_options, to_key
 from telehelper.core.stack import Stack
 
 if TYPE_CHECKING:

@@ -4,13 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from telehelper.core.credit import (
+    FLOOR,
     GROWTH_TIME,
     INITIAL_WINDOW,
     MAX_CREDIT,
     MAX_WINDOW,
     MIN_GROWTH_TIME,
+    POOL_SIZE,
     CreditBalance,
     CreditIssuer,
+    CreditPool,
     growth_time,
 )
 from telehelper.errors import LocalProtocolError, TunnelError
@@ -115,6 +118,75 @@ def test_two_ends_agree_and_never_starve(
         assert balance.available + issuer.held <= issuer.window <= initial + more
     balance.grant(issuer.consumed(issuer.held, now))
     assert balance.available > 0
+
+
+def fast(issuer: CreditIssuer, rounds: int = 10) -> CreditIssuer:
+    """Let a flow consume whole windows in no time."""
+    for _ in range(rounds):
+        issuer.received(issuer.window - issuer.held)
+        issuer.consumed(issuer.held, 0.0)
+    return issuer
+
+
+class TestPool:
+    def test_a_flow_alone_gets_all_it_wants_and_gives_it_back(self) -> None:
+        pool = CreditPool()
+        issuer = fast(CreditIssuer(pool=pool))
+        assert (issuer.initial, issuer.window) == (INITIAL_WINDOW, MAX_WINDOW)
+        assert pool.taken == MAX_WINDOW
+        issuer.close()
+        issuer.close()  # by two ways of ending
+        assert pool.taken == 0
+
+    def test_first_windows_shrink_as_the_pool_fills_but_never_below_the_floor(self) -> None:
+        pool = CreditPool()
+        windows = [CreditIssuer(pool=pool).initial for _ in range(10_000)]
+        assert windows[:256] == [INITIAL_WINDOW] * 256
+        assert windows == sorted(windows, reverse=True)
+        assert windows[1200:] == [FLOOR] * 8800
+        assert pool.taken <= POOL_SIZE + 10_000 * FLOOR
+
+    def test_a_window_that_wants_less_than_the_floor_gets_what_it_wants(self) -> None:
+        assert CreditIssuer(100, pool=CreditPool(0)).initial == 100
+
+    def test_large_flows_that_stall_take_nothing_from_new_ones(self) -> None:
+        pool = CreditPool()
+        stalled = [fast(CreditIssuer(pool=pool)) for _ in range(100)]
+        assert sum(issuer.window - issuer.initial for issuer in stalled) <= POOL_SIZE // 2
+        assert CreditIssuer(pool=pool).initial == INITIAL_WINDOW
+
+    def test_idle_flows_take_nothing_from_a_busy_one(self) -> None:
+        pool = CreditPool()
+        for _ in range(10_000):
+            CreditIssuer(pool=pool)
+        busy = CreditIssuer(pool=pool)
+        assert busy.initial == FLOOR
+        assert fast(busy, 12).window == MAX_WINDOW
+
+    def test_a_full_pool_lets_no_window_grow_until_there_is_room(self) -> None:
+        pool = CreditPool(4 * INITIAL_WINDOW)
+        first = fast(CreditIssuer(pool=pool), 100)
+        second = CreditIssuer(pool=pool)
+        small = fast(second, 1).window
+        first.close()
+        assert fast(second, 1).window > small
+
+    @given(
+        st.integers(0, 1 << 24),
+        st.lists(st.tuples(st.sampled_from(["open", "fast", "close"]), st.integers(0, 9)), max_size=80),
+    )
+    def test_the_bound_holds_and_nothing_is_lost(self, size: int, steps: list[tuple[str, int]]) -> None:
+        """Whatever opens, grows and ends: taken = sum of windows <= size + flows * FLOOR."""
+        pool, flows = CreditPool(size), list[CreditIssuer]()
+        for what, index in steps:
+            if what == "open":
+                flows.append(CreditIssuer(pool=pool))
+            elif index < len(flows) and what == "fast":
+                fast(flows[index], 1)
+            elif index < len(flows):
+                flows.pop(index).close()
+            assert pool.taken == sum(issuer.window for issuer in flows) <= size + len(flows) * FLOOR
+            assert all(issuer.window >= FLOOR for issuer in flows)
 
 
 def test_defaults() -> None:

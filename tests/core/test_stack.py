@@ -4,14 +4,19 @@ import errno
 
 from hypothesis import given
 from hypothesis import strategies as st
+from telehelper.core.actions import Drop
+from telehelper.core.datagram import make_datagram
 from telehelper.core.flows import Totals
 from telehelper.core.frames import Frame, FrameType
+from telehelper.core.icmp import make_unreachable
 from telehelper.core.limits import Limits
-from telehelper.core.packet import make_datagram, to_key
+from telehelper.core.packet import quote, reverse, to_key
 from telehelper.core.stack import Stack
 
 from tests.core.builders import BUILDERS, FAR, NEAR, TCP, UDP, Talk, describe, dialing, established, whole
-from tests.core.test_packet import refit, segment_bytes
+from tests.core.test_echo import PING, request_bytes
+from tests.core.test_fragments import Part, cut, datagram, parts
+from tests.core.test_packet import segment_bytes
 
 
 def test_strays_are_reset_except_resets() -> None:
@@ -28,13 +33,45 @@ def test_frame_of_no_flow() -> None:
     assert talk.data(b"x") == ["drop: frame of no flow"]
 
 
-def test_pings_are_not_answered() -> None:
-    data = segment_bytes()
-    data[19] = 1
-    talk = Talk()
-    for kind, line in ((8, "drop: echo"), (3, "drop: ICMP")):
-        data[30] = kind
-        assert talk.take(talk.stack.receive_packet(bytes(refit(data)), 0.0)) == [line]
+def test_icmp_is_for_its_flow_or_counted() -> None:
+    talk = Talk(UDP)
+    talk.datagram(b"x")
+    answer = quote(whole(make_datagram(reverse(to_key(UDP)), b"y")))
+    stray = make_unreachable(quote(whole(make_datagram(to_key(UDP), b"y"))), errno.ECONNREFUSED)
+    assert talk.take(talk.stack.receive_packet(whole(stray), talk.now)) == ["drop: ICMP"]
+    refused = make_unreachable(answer, errno.ECONNREFUSED)
+    assert talk.take(talk.stack.receive_packet(whole(refused), talk.now))[0] == "-> RST ECONNREFUSED"
+
+
+def test_icmp_about_tcp_is_ignored() -> None:
+    talk = established()
+    answer = quote(bytes(segment_bytes(key=reverse(to_key(TCP)))))
+    refused = make_unreachable(answer, errno.EHOSTUNREACH)
+    assert talk.take(talk.stack.receive_packet(whole(refused), talk.now)) == ["drop: ICMP"]
+    assert talk.state == "ESTABLISHED"
+
+
+def test_pings() -> None:
+    request = request_bytes(PING, 1, b"hello")
+    talk = Talk(PING)
+    assert talk.take(talk.stack.receive_packet(request, 0.0))[:2] == ["opened 1", "-> OPEN"]
+    assert len(talk.take(talk.stack.receive_packet(request, 0.0))) == 1
+    talk.take(talk.stack.reset_flows(None, "tunnel lost", 0.0))
+    assert talk.take(talk.stack.receive_packet(request, 0.0))[0] == "opened 2"
+    assert Talk(resolver=(FAR, 53)).stack.receive_packet(request, 0.0) == [Drop("echo")]
+    assert Talk(limits=Limits(flows=0)).stack.receive_packet(request, 0.0) == [Drop("flow table full")]
+
+
+def test_fragments() -> None:
+    packet = datagram(UDP, b"x" * 32)
+    talk = Talk(UDP)
+    first, second = (cut(packet, part) for part in parts(40, 24))
+    assert talk.take(talk.stack.receive_packet(second, 0.0)) == []
+    assert talk.take(talk.stack.receive_packet(first, 0.0))[2] == "-> DATAGRAM 32 bytes"
+    talk.take(talk.stack.receive_packet(first, 0.0))
+    assert talk.take(talk.stack.receive_packet(cut(packet, Part(8, 40, False)), 0.0)) == [
+        "drop: overlapping fragments"
+    ]
 
 
 def test_malformed_packets_are_counted() -> None:
@@ -96,6 +133,13 @@ def test_windows_grow_as_far_as_the_path_needs() -> None:
     talk.opened()
     talk.near("A")
     assert _second_credit(talk) == ["-> CREDIT 500"]
+
+
+def test_credit_of_all_flows() -> None:
+    talk = dialing(limits=Limits(initial_credit=1000))
+    assert talk.stack.credit_taken == 1000
+    talk.near("R")
+    assert talk.stack.credit_taken == 0
 
 
 def test_snapshot_and_totals() -> None:
@@ -172,7 +216,7 @@ def test_timer_too_early_does_no_harm() -> None:
 
 
 def test_a_tiny_mtu_is_raised() -> None:
-    assert Stack(isn=lambda: 1, mtu=1)._mtu == 576
+    assert Stack(isn=lambda: 1, mtu=1)._terms.mtu == 576
 
 
 PACKETS = st.binary(max_size=100) | st.builds(

@@ -13,7 +13,6 @@ from tests.core.builders import (
     CREDIT,
     MSS,
     TCP6,
-    Talk,
     close_wait,
     closing,
     dialing,
@@ -33,87 +32,6 @@ def test_builders_reach_their_state(name: str) -> None:
     assert BUILDERS[name](five_tuple=TCP6).state == name
 
 
-class TestDialing:
-    def test_syn_again_is_not_dialed_again(self) -> None:
-        talk = dialing()
-        assert talk.syn() == []
-        assert talk.near("A") == []
-        assert talk.state == "DIALING"
-
-    def test_refused_is_reset_at_once(self) -> None:
-        talk = dialing()
-        assert talk.coded(FrameType.REJECTED, errno.ECONNREFUSED) == ["<< RA 0 1", "closed 1: ECONNREFUSED"]
-        assert talk.syn() == ["opened 2", "-> OPEN"]
-
-    @pytest.mark.parametrize(
-        ("code", "icmp"),
-        [
-            (errno.EHOSTUNREACH, "3/1"),
-            (errno.ENETUNREACH, "3/0"),
-            (errno.EPERM, "3/13"),
-            (errno.EACCES, "3/13"),
-            (errno.EIO, "3/1"),
-        ],
-    )
-    def test_unreachable_is_said_before_the_reset(self, code: int, icmp: str) -> None:
-        talk = dialing()
-        lines = talk.coded(FrameType.REJECTED, code, "because")
-        assert lines == [f"<< icmp {icmp}", "<< RA 0 1", "closed 1: because"]
-
-    def test_black_hole_is_silent_and_stays_so(self) -> None:
-        talk = dialing()
-        assert talk.coded(FrameType.REJECTED, errno.ETIMEDOUT) == ["closed 1: ETIMEDOUT"]
-        assert talk.syn() == ["drop: SYN to a black hole"]
-        talk.wait(129)
-        assert talk.syn() == ["drop: SYN to a black hole"]
-        talk.wait(2)
-        assert talk.syn() == ["opened 2", "-> OPEN"]
-
-    def test_new_attempt_at_a_black_hole_is_dialed(self) -> None:
-        talk = dialing()
-        talk.coded(FrameType.REJECTED, errno.ETIMEDOUT)
-        assert talk.syn(seq=1000) == ["opened 2", "-> OPEN"]
-
-    def test_a_reject_of_unknown_code(self) -> None:
-        talk = dialing()
-        assert talk.coded(FrameType.REJECTED, 9999)[-1] == "closed 1: rejected"
-
-    def test_application_gives_up(self) -> None:
-        assert dialing().near("R") == ["-> RST ECONNRESET", "closed 1: reset by the application"]
-
-    def test_reset_out_of_place_is_ignored(self) -> None:
-        assert dialing().near("R", seq=2) == []
-
-    def test_same_port_again_replaces_the_dial(self) -> None:
-        talk = dialing()
-        assert talk.syn(seq=5000) == ["-> RST ECONNRESET", "closed 1: replaced", "opened 2", "-> OPEN"]
-
-    def test_tunnel_that_does_not_answer(self) -> None:
-        talk = dialing()
-        assert talk.wait(34) == []
-        assert talk.wait(2) == [
-            "-> RST ETIMEDOUT",
-            "<< icmp 3/1",
-            "<< RA 0 1",
-            "closed 1: the tunnel did not answer",
-        ]
-
-    @pytest.mark.parametrize("kind", [FrameType.DATA, FrameType.FIN, FrameType.OPEN, FrameType.DATAGRAM])
-    def test_frames_that_break_the_rules(self, kind: FrameType) -> None:
-        lines = dialing().far(kind, b"x")
-        assert lines[:2] == ["-> RST EPROTO", "<< RA 0 1"]
-        assert lines[2].startswith("closed 1: protocol error: ")
-
-    def test_far_reset(self) -> None:
-        assert dialing().coded(FrameType.RST, 0) == ["<< RA 0 1", "closed 1: reset by the cluster"]
-
-    def test_credit_before_opened_is_kept(self) -> None:
-        talk = dialing()
-        assert talk.credit(100) == []
-        talk.opened(1000)
-        assert talk.window == 1100
-
-
 class TestSynReceived:
     def test_options_answer_those_of_the_syn(self) -> None:
         for offered, expected in (
@@ -128,10 +46,6 @@ class TestSynReceived:
             segment = parse(whole(packet))
             assert isinstance(segment, Segment)
             assert parse_syn_options(segment.options) == expected
-
-    def test_malformed_opened(self) -> None:
-        lines = dialing().far(FrameType.OPENED, b"abc")
-        assert lines[-1] == "closed 1: protocol error: OPENED has 3 bytes, not 4"
 
     def test_opened_twice(self) -> None:
         assert syn_received().opened()[-1] == "closed 1: protocol error: OPENED in SYN_RECEIVED"
@@ -298,6 +212,15 @@ class TestEstablished:
         ]
         assert all(whole(a)[0] == 0 for a in talk.actions if isinstance(a, SendPacket))
 
+    def test_a_short_way_needs_no_large_window(self) -> None:
+        talk = established(limits=Limits(initial_credit=1000, maximum_credit=4000))
+        talk.stack.set_path_rtt(0.001)
+        talk.data(b"x" * 500)
+        talk.near("A", ack=501)
+        talk.now += 0.01
+        talk.data(b"x" * 500)
+        assert talk.near("A", ack=1001) == ["-> CREDIT 500"]  # no growth
+
 
 class TestEnds:
     def test_near_first(self) -> None:
@@ -363,8 +286,6 @@ class TestEnds:
     def test_far_must_not_go_on_after_its_fin(self) -> None:
         assert fin_wait_1().data(b"x")[0] == "-> RST EPROTO"
         assert fin_wait_2().eof()[-1] == "closed 1: protocol error: a second FIN"
-        talk = dialing()
-        assert talk.eof()[-1] == "closed 1: protocol error: FAR_EOF in DIALING"
 
     def test_no_credit_after_the_far_fin(self) -> None:
         talk = established()
@@ -382,10 +303,3 @@ class TestEnds:
         talk = BUILDERS[name]()
         assert talk.coded(FrameType.RST, 0)[-1] == "closed 1: reset by the cluster"
         assert talk.near("A") == ["<< R 1 0"]
-
-
-def test_limits_are_the_flows() -> None:
-    talk = Talk(limits=Limits(dial_timeout=1.0, dial_grace=0.5))
-    talk.syn()
-    assert talk.wait(1.4) == []
-    assert talk.wait(0.2)[-1] == "closed 1: the tunnel did not answer"

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING
 
+from telehelper.core.credit import CreditPool
 from telehelper.core.flows import FlowStats
-from telehelper.core.packet import Segment, quote, syn_options, to_key
+from telehelper.core.limits import Limits, Terms
+from telehelper.core.packet import Segment, syn_options, to_key
 from telehelper.core.seq import Seq
 from telehelper.core.tcp_output import TcpOutput
 from telehelper.core.tcp_receive import SHIFT, Receiver
@@ -18,12 +19,8 @@ if TYPE_CHECKING:
 
 def output(options: bytes, five_tuple: FiveTuple = TCP) -> tuple[TcpOutput, Receiver, FlowStats]:
     receiver, stats = Receiver(IRS), FlowStats(1, five_tuple, 0.0)
-    key = to_key(five_tuple)
-    first = 0x45 if len(key) == 12 else 0x60
-    header = bytes((first,)) + (bytes(11) + key[:8] if first == 0x45 else bytes(7) + key[:32])
-    syn = Segment(key, IRS, 0, 2, 1000, memoryview(b""), options)
-    quoted = quote(bytes(10) + header + bytes(8))
-    return TcpOutput(syn, quoted, receiver, stats, mtu=1500, offload=True), receiver, stats
+    syn = Segment(to_key(five_tuple), IRS, 0, 2, 1000, memoryview(b""), options)
+    return TcpOutput(syn, receiver, stats, Terms(Limits(), CreditPool(), 1500, True)), receiver, stats
 
 
 def test_agreed_in_the_syn() -> None:
@@ -54,12 +51,3 @@ def test_segments_and_their_count() -> None:
         "<< R 9 0",
     ]
     assert stats.packets_down == 4
-
-
-def test_refusals() -> None:
-    for five_tuple, icmp in ((TCP, "3/1"), (TCP6, "1/3")):
-        out, _, _ = output(b"", five_tuple)
-        actions: list[Action] = []
-        out.refuse(errno.ECONNREFUSED, actions)
-        out.refuse(errno.EHOSTUNREACH, actions)
-        assert [describe(action) for action in actions] == ["<< RA 0 1", f"<< icmp {icmp}", "<< RA 0 1"]

@@ -15,26 +15,34 @@ from telehelper.core.frames import Frame, FrameType, decode_open, decode_u32, en
 from telehelper.core.packet import to_key
 from telehelper.core.stack import Stack
 
-from tests.core.builders import TCP
+from tests.core.builders import TCP, TCP6
 from tests.core.peer import Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from telehelper.core.actions import Action
+    from telehelper.core.flows import FiveTuple
 
 
 class Far:
-    """The manager's end of one flow: opens at once, sends `text` as credit allows, keeps what comes."""
+    """The manager's end of one flow: opens at once, sends `text` as credit allows, keeps what comes until it is read."""
 
     def __init__(self, text: bytes, step: int) -> None:
+        self.unread = 0
         self.text, self.step, self.at = text, step, 0
         self.balance = CreditBalance()
         self.issuer = CreditIssuer(4096, 65_536)
         self.received = bytearray()
         self.eof = self.finished = self.opened = self.was_reset = False
 
-    def receive(self, frame: Frame, now: float) -> list[Frame]:
+    def read(self, flow: int, now: float) -> list[Frame]:
+        """Let the service read everything."""
+        n, self.unread = self.unread, 0
+        credit = self.issuer.consumed(n, now) if n else 0
+        return [encode_u32(FrameType.CREDIT, flow, credit)] if credit and not self.eof else []
+
+    def receive(self, frame: Frame) -> list[Frame]:
         out: list[Frame] = []
         if frame.type is FrameType.OPEN:
             self.balance.grant(decode_open(frame).credit)
@@ -44,8 +52,7 @@ class Far:
             assert not self.eof
             self.received += frame.payload
             self.issuer.received(len(frame.payload))
-            if credit := self.issuer.consumed(len(frame.payload), now):
-                out.append(encode_u32(FrameType.CREDIT, frame.flow, credit))
+            self.unread += len(frame.payload)
         elif frame.type is FrameType.CREDIT:
             self.balance.grant(decode_u32(frame))
         elif frame.type is FrameType.FIN:
@@ -110,7 +117,7 @@ class World:
                 elif isinstance(action, FlowClosed):
                     self.closed = action.reason
             if frames:
-                for frame in self.far.receive(frames.popleft(), self.now):
+                for frame in self.far.receive(frames.popleft()):
                     todo.extend(self.stack.receive_frame(frame, self.now))
 
     def step(self) -> None:
@@ -126,19 +133,34 @@ class World:
             self.up.put(data, self.now)
         self.peer.packets.clear()
 
-    def run(self, until: Callable[[], bool], seconds: float = 600.0) -> None:
-        while not until() and self.now < seconds:
+    def run(self, until: Callable[[], bool], pauses: tuple[float, float] = (0.01, 0.0)) -> None:
+        """Go on, while the application and the service read once in so many seconds."""
+        reads = [self.now, self.now]
+        while not until() and self.now < 600:
             self.step()
-            if self.now % 0.01 < 0.002:
+            if self.now >= reads[0]:
+                reads[0] += pauses[0]
                 self.peer.read()
+            if self.now >= reads[1]:
+                reads[1] += pauses[1]
+                for frame in self.far.read(1, self.now):
+                    self.perform(self.stack.receive_frame(frame, self.now))
 
 
 def make_world(
-    seed: int, trouble: float, up: bytes, down: bytes, isns: tuple[int, int], *, step: int, gso: bool
+    seed: int,
+    trouble: float,
+    up: bytes,
+    down: bytes,
+    isns: tuple[int, int],
+    *,
+    step: int,
+    gso: bool,
+    five_tuple: FiveTuple = TCP,
 ) -> World:
     rng = random.Random(seed)
     stack = Stack(isn=lambda: isns[1], gso=gso)
-    peer = Peer(to_key(TCP), isns[0], up, step=step)
+    peer = Peer(to_key(five_tuple), isns[0], up, step=step)
     return World(peer, Far(down, step), stack, Link(rng, trouble), Link(rng, trouble))
 
 
@@ -153,16 +175,33 @@ NUMBERS = st.sampled_from([0, 1, 2**31 - 100, 2**31, 2**32 - 1, 2**32 - 3000])
     isns=st.tuples(NUMBERS, NUMBERS),
     step=st.sampled_from([100, 1460, 20_000]),
     gso=st.booleans(),
+    five_tuple=st.sampled_from([TCP, TCP6]),
+    pauses=st.tuples(st.sampled_from([0.01, 0.1, 3.0]), st.sampled_from([0.0, 0.05, 1.5])),
 )
 def test_exactly_the_bytes_that_were_sent(
-    seed: int, trouble: float, sizes: tuple[int, int], isns: tuple[int, int], step: int, gso: bool
+    seed: int,
+    trouble: float,
+    sizes: tuple[int, int],
+    isns: tuple[int, int],
+    step: int,
+    gso: bool,
+    five_tuple: FiveTuple,
+    pauses: tuple[float, float],
 ) -> None:
+    """Both directions at once; each ends when it has sent all (half-close); a slow reader means zero windows."""
     rng = random.Random(seed)
     step = max(step, max(sizes) // 100)  # keep the number of packets small
     world = make_world(
-        seed, trouble, rng.randbytes(sizes[0]), rng.randbytes(sizes[1]), isns, step=step, gso=gso
+        seed,
+        trouble,
+        rng.randbytes(sizes[0]),
+        rng.randbytes(sizes[1]),
+        isns,
+        step=step,
+        gso=gso,
+        five_tuple=five_tuple,
     )
-    world.run(lambda: world.peer.is_done)
+    world.run(lambda: world.peer.is_done, pauses)
     if world.peer.was_reset:
         # Only because the last acknowledgement was lost and our end has closed already, everything being delivered.
         assert world.closed in {"closed", "the application's side does not answer"}

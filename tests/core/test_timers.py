@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from telehelper.core.timers import Timers
+from telehelper.core.timers import SLACK, Timers
 
 
 def test_nothing_to_wait_for() -> None:
@@ -25,6 +25,20 @@ def test_moved_later_cancelled_and_moved_earlier() -> None:
     assert timers.pop_due(20.0) == [1]
     assert timers.pop_due(99.0) == []
     assert timers.next_timer() is None
+
+
+def test_flows_that_ended_are_not_kept_until_their_time() -> None:
+    timers = Timers()
+    timers.arm(0, 50.0)
+    timers.arm(0, 60.0)
+    for flow in range(1, 10 * SLACK):
+        timers.arm(flow, 35.0)  # dialing
+        timers.arm(flow, 0.2)
+        timers.arm(flow, None)
+        assert len(timers._heap) <= SLACK + 4
+        assert len(timers._queued) <= SLACK + 4
+    assert timers.pop_due(59.0) == []
+    assert timers.pop_due(60.0) == [0]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.none() | st.integers(0, 50))), st.lists(st.integers(0, 60)))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 class SendPacket(NamedTuple):
     """Write one packet to the TUN, as one ``writev``: first the virtio_net_hdr and all headers, then the text."""
 
-    buffers: tuple[bytes | memoryview, ...]
+    buffers: tuple[bytes | bytearray | memoryview, ...]
 
 
 class SendFrame(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from telehelper.core.credit import INITIAL_WINDOW, MAX_WINDOW
+from telehelper.core.credit import INITIAL_WINDOW, MAX_WINDOW, POOL_SIZE, CreditPool
 from telehelper.core.flows import CLOSED_KEPT
 
 
@@ -26,3 +26,13 @@ class Limits(NamedTuple):
     dns_idle: float = 5.0  # one question, one answer
     initial_credit: int = INITIAL_WINDOW
     maximum_credit: int = MAX_WINDOW
+    pool: int = POOL_SIZE  # of all flows' windows together; see CreditPool
+
+
+class Terms(NamedTuple):
+    """What holds for all TCP flows of a stack."""
+
+    limits: Limits
+    pool: CreditPool
+    mtu: int  # of the TUN, in bytes
+    gso: bool  # the TUN takes offloaded packets

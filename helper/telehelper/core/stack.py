@@ -6,19 +6,20 @@ Theory of operation
 UDP conversation in them becomes a flow of the mux. TCP ends here, so the tunnel carries bytes and a lost packet is a
 matter between us and our own kernel, across a link that is memory.
 
-*Left out.* SACK, timestamps, congestion control, urgent data, simultaneous open; fragments, IPv6 extension headers;
-answers to pings.
+*Left out.* SACK, timestamps, fast retransmit, congestion control, urgent data, simultaneous open; IPv6 extension headers;
+ICMP other than echo and "destination unreachable".
 
-*Data flow.* ``receive_packet`` → :func:`packet.parse` → the flow by its packed five-tuple (`TcpFlow`, `UdpFlow`) →
-actions. ``receive_frame`` → the flow by its number → actions. A SYN or a first datagram without a flow makes one; any
-other segment without one is answered with RST. A datagram for the resolver leaves as ``LocalDatagram``; the shell
-answers with ``send_datagram``. A SYN that nobody answered leaves a tombstone: repeated, it stays unanswered, as in a
+*Data flow.* ``receive_packet`` → :func:`packet.parse`, fragments by way of the `Reassembler` → the flow by its packed
+five-tuple (`Dial` and `TcpFlow`, `UdpFlow`, `EchoFlow`) → actions. ``receive_frame`` → the flow by its number → actions. A
+SYN or a first datagram without a flow makes one; any other segment without one is answered with RST. A datagram for the
+resolver leaves as ``LocalDatagram``; the shell answers with ``send_datagram``. A SYN that nobody answered leaves a tombstone: repeated, it stays unanswered, as in a
 network where its packets get lost, and is not dialed again.
 
 *Timers.* Each flow has one deadline, all of them share ``next_timer()``.
 
 *Invariants.* A flow is in ``_by_number`` exactly while it is in ``_by_key``; numbers grow and are not used again. Nothing
-from outside raises: what cannot be used is a ``Drop``, counted in ``drops``. What a flow holds is bounded by its credit.
+from outside raises: what cannot be used is a ``Drop``, counted in ``drops``. What a flow holds is bounded by its credit,
+and what all of them hold by the pool.
 """
 
 from __future__ import annotations
@@ -27,31 +28,35 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from telehelper.core.actions import Action, Drop, LocalDatagram
-from telehelper.core.credit import growth_time
+from telehelper.core.credit import CreditPool, growth_time
+from telehelper.core.datagram import make_datagram, max_datagram, split
+from telehelper.core.echo import EchoFlow
 from telehelper.core.flows import FiveTuple, FlowRecord, FlowStats, FlowTable, Totals
+from telehelper.core.fragments import Reassembler
 from telehelper.core.frames import Frame, Proto
-from telehelper.core.icmp import ECHO_REQUESTS, make_unreachable
-from telehelper.core.limits import Limits
+from telehelper.core.icmp import Echo, make_unreachable, parse_echo, parse_unreachable
+from telehelper.core.limits import Limits, Terms
 from telehelper.core.packet import (
     ACK,
     FIN,
     RST,
     SYN,
     Datagram,
+    FragmentError,
+    IcmpMessage,
     PacketError,
     Segment,
-    make_datagram,
     make_reset,
-    max_datagram,
     parse,
     quote,
     reverse,
     to_five_tuple,
     to_key,
 )
+from telehelper.core.tcp_dial import Dial
 from telehelper.core.tcp_flow import TcpFlow
 from telehelper.core.timers import Timers
-from telehelper.core.udp import UdpFlow, split
+from telehelper.core.udp import UdpFlow
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -60,7 +65,7 @@ if TYPE_CHECKING:
 
 MIN_MTU: Final = 576  # bytes; RFC 791: every host takes that much
 
-Flow = TcpFlow | UdpFlow
+Flow = Dial | TcpFlow | UdpFlow | EchoFlow
 
 
 class Stack:
@@ -88,17 +93,18 @@ class Stack:
         limits: Limits | None = None,
     ) -> None:
         self._isn = isn
-        self._mtu = max(mtu, MIN_MTU)
-        self._gso = gso
         self._limits = limits or Limits()
+        self._terms = Terms(self._limits, CreditPool(self._limits.pool), max(mtu, MIN_MTU), gso)
         self._resolver = b"" if resolver is None else resolver[0].packed
         self._resolver_port = b"" if resolver is None else resolver[1].to_bytes(2, "big")
-        self._tcp: dict[bytes, TcpFlow] = {}
+        self._tcp: dict[bytes, Dial | TcpFlow] = {}
         self._udp: dict[bytes, UdpFlow] = {}
+        self._echo: dict[bytes, EchoFlow] = {}
         self._by_number: dict[int, Flow] = {}
         # key → the SYN's number, when to forget; oldest first
         self._tombstones: dict[bytes, tuple[int, float]] = {}
         self._timers = Timers()
+        self._fragments = Reassembler()
         self._table = FlowTable(self._limits.closed_kept)
         self._last_number = 0
         self._growth_time = growth_time(None)
@@ -114,10 +120,15 @@ class Stack:
     # --- inputs ------------------------------------------------------------------------------------------------
 
     def receive_packet(self, data: bytes | memoryview, now: float) -> list[Action]:
-        """Take one packet from the TUN, virtio_net_hdr first. `data` may be used again after the return."""
+        """Take one packet from the TUN, virtio_net_hdr first.
+
+        `data` must not change afterwards: frames may hold views of it.
+        """
         out: list[Action] = []
         try:
             packet = parse(data)
+        except FragmentError:
+            return self._receive_fragment(data, now)
         except PacketError as error:
             self._drop(str(error), out)
             return out
@@ -131,7 +142,7 @@ class Stack:
         elif isinstance(packet, Datagram):
             self._receive_datagram(packet, data, now, out)
         else:
-            self._drop("echo" if packet.type in ECHO_REQUESTS else "ICMP", out)
+            self._receive_icmp(packet, data, now, out)
         return out
 
     def receive_frame(self, frame: Frame, now: float) -> list[Action]:
@@ -195,14 +206,24 @@ class Stack:
         return len(self._by_number)
 
     @property
+    def credit_taken(self) -> int:
+        """Bytes that all flows together may make us hold: the sum of their windows."""
+        return self._terms.pool.taken
+
+    @property
     def totals(self) -> Totals:
         """Sums over all flows that ever were."""
         return self._table.totals([flow.stats for flow in self._by_number.values()])
 
-    # --- segments and datagrams without a flow -----------------------------------------------------------------
+    # --- segments and datagrams, with a flow or without --------------------------------------------------------
 
     def _receive_stray(
-        self, segment: Segment, old: TcpFlow | None, data: bytes | memoryview, now: float, out: list[Action]
+        self,
+        segment: Segment,
+        old: Dial | TcpFlow | None,
+        data: bytes | memoryview,
+        now: float,
+        out: list[Action],
     ) -> None:
         """Open a flow for a SYN, perhaps in the place of `old`; answer anything else with RST."""
         if old is not None:
@@ -217,9 +238,8 @@ class Stack:
             self._drop("SYN to a black hole", out)
         elif (stats := self._new_stats(Proto.TCP, segment.key, now, out)) is not None:
             isn = self._isn() & 0xFFFF_FFFF
-            flow = TcpFlow(stats, segment, quote(data), isn, self._limits, mtu=self._mtu, gso=self._gso)
+            flow = Dial(stats, segment, quote(data), isn, self._terms, self._growth_time)
             self._tcp[segment.key] = self._by_number[stats.flow] = flow
-            flow.set_growth_time(self._growth_time)
             flow.open(out)
             self._settle(flow, now)
 
@@ -239,10 +259,51 @@ class Stack:
             stats = self._new_stats(Proto.UDP, key, now, out)
             if stats is None:
                 return
-            flow = UdpFlow(stats, key, quote(data), self._limits)
+            flow = UdpFlow(stats, key, quote(data), self._limits, self._drop)
             self._udp[key] = self._by_number[stats.flow] = flow
             flow.open(out)
         flow.receive_datagram(datagram, now, out)
+        self._settle(flow, now)
+
+    def _receive_fragment(self, data: bytes | memoryview, now: float) -> list[Action]:
+        """Take a part of a packet, and the packet with its last part."""
+        try:
+            whole = self._fragments.receive(data, now)
+        except PacketError as error:
+            out: list[Action] = []
+            self._drop(str(error), out)
+            return out
+        return [] if whole is None else self.receive_packet(whole, now)
+
+    def _receive_icmp(
+        self, message: IcmpMessage, data: bytes | memoryview, now: float, out: list[Action]
+    ) -> None:
+        echo = parse_echo(message)
+        if echo is not None:
+            self._receive_echo(echo, data, now, out)
+            return
+        protocol, key = parse_unreachable(message) or (0, b"")
+        flow = self._udp.get(key) if protocol == Proto.UDP else None
+        if flow is None:  # about TCP too: its resets come as segments
+            self._drop("ICMP", out)
+        else:
+            flow.reject(out)
+            self._settle(flow, now)
+
+    def _receive_echo(self, echo: Echo, data: bytes | memoryview, now: float, out: list[Action]) -> None:
+        key = echo.key
+        if self._is_resolver(key):  # that is us, and we don't answer for the cluster
+            self._drop("echo", out)
+            return
+        flow = self._echo.get(key)
+        if flow is None:
+            stats = self._new_stats(Proto.ICMP, key, now, out)
+            if stats is None:
+                return
+            flow = EchoFlow(stats, key, quote(data), self._limits, self._drop)
+            self._echo[key] = self._by_number[stats.flow] = flow
+            flow.open(out)
+        flow.receive_request(echo, now, out)
         self._settle(flow, now)
 
     def _is_resolver(self, key: bytes) -> bool:
@@ -268,20 +329,30 @@ class Stack:
 
     def _settle(self, flow: Flow, now: float) -> None:
         """After each input: keep the flow's timer, or forget the flow."""
-        number = flow.stats.flow
-        self._timers.arm(number, flow.deadline)
+        self._timers.arm(flow.stats.flow, flow.deadline)
         if flow.is_closed:
-            del self._by_number[number]
-            if isinstance(flow, UdpFlow):
-                del self._udp[flow.key]
-            else:
-                del self._tcp[flow.key]
-                if flow.is_silent:
-                    self._bury(flow, now)
-            self._table.close(flow.stats, flow.state_name, flow.reason, now)
+            self._finish(flow, now)
 
-    def _bury(self, flow: TcpFlow, now: float) -> None:
-        self._tombstones.pop(flow.key, None)
+    def _finish(self, flow: Flow, now: float) -> None:
+        """Take a flow out of the tables; one that was dialed goes on in another shape."""
+        number = flow.stats.flow
+        if isinstance(flow, Dial) and flow.opened is not None:
+            self._tcp[flow.key] = self._by_number[number] = flow.opened
+            self._timers.arm(number, flow.opened.deadline)
+            return
+        del self._by_number[number]
+        if isinstance(flow, UdpFlow):
+            del self._udp[flow.key]
+        elif isinstance(flow, EchoFlow):
+            del self._echo[flow.key]
+        else:
+            del self._tcp[flow.key]
+            if isinstance(flow, Dial) and flow.is_silent:
+                self._bury(flow, now)
+        self._table.close(flow.stats, flow.state_name, flow.reason, now)
+
+    def _bury(self, dial: Dial, now: float) -> None:
+        self._tombstones.pop(dial.key, None)
         if len(self._tombstones) >= self._limits.tombstones:
             del self._tombstones[next(iter(self._tombstones))]
-        self._tombstones[flow.key] = (flow.initial_seq, now + self._limits.tombstone)
+        self._tombstones[dial.key] = (dial.initial_seq, now + self._limits.tombstone)

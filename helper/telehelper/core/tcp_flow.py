@@ -2,7 +2,8 @@
 
 Composes the table (``tcp_state``), the halves (``tcp_send``, ``tcp_receive``), the timer (``rto``) and both credits. It
 decides nothing about sequence numbers or legal transitions itself; it brings events and procedures together and writes
-the actions. Each input appends to the caller's list, in order, and leaves :attr:`TcpFlow.deadline` up to date.
+the actions. Each input appends to the caller's list, in order, and leaves :attr:`TcpFlow.deadline` up to date. What
+comes before SYN_RECEIVED is in ``tcp_dial``.
 
 A packet that acknowledges goes out for each packet that brings text: one packet is up to 64 KiB, so delaying would save
 nothing. Text for the near side carries the acknowledgement instead, if there is any.
@@ -13,21 +14,11 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
-from telehelper.core.actions import Action, FlowClosed, FlowOpened, SendFrame
-from telehelper.core.credit import CreditIssuer
-from telehelper.core.frames import (
-    Frame,
-    FrameType,
-    Open,
-    decode_coded,
-    decode_u32,
-    encode_coded,
-    encode_open,
-    encode_u32,
-)
+from telehelper.core.actions import Action, FlowClosed, SendFrame
+from telehelper.core.frames import Frame, FrameType, decode_coded, decode_u32, encode_coded, encode_u32
 from telehelper.core.packet import ACK, FIN, PSH, RST, SYN, Segment
 from telehelper.core.rto import Rto
-from telehelper.core.seq import Seq, to_wire, unwrap
+from telehelper.core.seq import Seq, unwrap
 from telehelper.core.tcp_output import TcpOutput
 from telehelper.core.tcp_receive import Receiver
 from telehelper.core.tcp_send import Sender
@@ -35,15 +26,20 @@ from telehelper.core.tcp_state import Event, State, is_legal, next_state
 from telehelper.errors import TunnelError
 
 if TYPE_CHECKING:
+    from telehelper.core.credit import CreditIssuer
     from telehelper.core.flows import FlowStats
-    from telehelper.core.limits import Limits
+    from telehelper.core.limits import Terms
 
-# States in which both sides know the connection; text and FIN can go to the near side.
-_SYNCHRONISED: Final = frozenset(State) - {State.DIALING, State.SYN_RECEIVED, State.TIME_WAIT, State.CLOSED}
+COPIED: Final = 4096  # bytes of text; up to this, copying costs less than keeping the packet's buffer
+
+_DATA: Final = FrameType.DATA
+_SYN_RECEIVED: Final = State.SYN_RECEIVED
+_TIME_WAIT: Final = State.TIME_WAIT
+_CLOSED: Final = State.CLOSED
 
 
 class TcpFlow:
-    """A flow from its SYN to CLOSED.
+    """A flow from SYN_RECEIVED to CLOSED.
 
     Parameters
     ----------
@@ -51,100 +47,84 @@ class TcpFlow:
         Written by the flow.
     syn
         The segment that opened it.
-    quoted
-        The head of that packet, for an ICMP error.
     iss
-        Initial send sequence number, unpredictable (RFC 6528).
-    mtu, gso
-        Of the TUN: its MTU in bytes, and whether it takes offloaded packets.
+        Initial send sequence number.
+    issuer
+        Of the credit that OPEN has granted; given back by the flow.
     """
 
     __slots__ = (
         "_far_eof",
         "_issuer",
-        "_limits",
-        "_number",
         "_output",
         "_receiver",
         "_rto",
         "_sender",
+        "_terms",
         "deadline",
-        "is_silent",
         "key",
         "reason",
         "state",
         "stats",
     )
 
-    def __init__(
-        self, stats: FlowStats, syn: Segment, quoted: bytes, iss: int, limits: Limits, *, mtu: int, gso: bool
-    ) -> None:
+    def __init__(self, stats: FlowStats, syn: Segment, iss: int, issuer: CreditIssuer, terms: Terms) -> None:
         self.stats = stats
         self.key = syn.key
-        self.state = State.DIALING
+        self.state = _SYN_RECEIVED
         self.reason = ""  # why it closed
-        self.is_silent = False  # closed as a black hole: its SYN stays unanswered
-        self.deadline: float | None = stats.opened_at + limits.dial_timeout + limits.dial_grace
-        self._number = stats.flow
-        self._limits = limits
+        self.deadline: float | None = None
+        self._terms = terms
         self._receiver = Receiver(syn.seq)
-        self._output = TcpOutput(syn, quoted, self._receiver, stats, mtu=mtu, offload=gso)
+        self._output = TcpOutput(syn, self._receiver, stats, terms)
         self._sender = Sender(Seq(iss), self._output.mss, self._output.limit)
-        self._issuer = CreditIssuer(limits.initial_credit, limits.maximum_credit)
+        self._issuer = issuer
         self._rto = Rto()
         self._far_eof = False
 
     @property
     def is_closed(self) -> bool:
         """Whether the flow is over and must be forgotten."""
-        return self.state is State.CLOSED
+        return self.state is _CLOSED
 
     @property
     def state_name(self) -> str:
         """The state's name, for the flow table."""
         return self.state.name
 
-    @property
-    def initial_seq(self) -> int:
-        """The sequence number that the opening SYN had, while nothing followed it."""
-        return to_wire(Seq(self._receiver.nxt - 1))
-
     def set_growth_time(self, seconds: float) -> None:
         """Set how fast a window must be acknowledged to double; see :class:`CreditIssuer`."""
         self._issuer.growth_time = seconds
 
-    def open(self, out: list[Action]) -> None:
-        """Ask the far side to dial."""
-        protocol, src, sport, dst, dport = self.stats.five_tuple
-        what = Open(protocol, src, sport, dst, dport, self._limits.dial_timeout, self._issuer.initial)
-        out.append(FlowOpened(self._number, self.stats.five_tuple))
-        out.append(SendFrame(encode_open(self._number, what)))
-        self.stats.packets_up += 1
+    def start(self, credit: int, now: float, out: list[Action]) -> None:
+        """Answer the SYN: the far side has connected, and takes `credit` bytes at first."""
+        self._receiver.credit.grant(credit)
+        self.stats.connected_at = now
+        self._output.send_syn(self._sender.una, out)
+        self._rto.arm(now)
+        self.deadline = self._rto.deadline
 
     def is_replaced_by(self, syn: Segment) -> bool:
         """Whether a SYN starts another connection with the same five-tuple.
 
-        While dialing: the application gave up and took the same port again. In TIME_WAIT: RFC 9293 §3.6.1 allows it
-        for a sequence number larger than any of the old connection.
+        RFC 9293 §3.6.1 allows it in TIME_WAIT, for a sequence number larger than any of the old connection.
         """
-        seq = self._receiver.place(syn.seq)
-        if self.state is State.DIALING:
-            return seq != self._receiver.nxt - 1
-        return self.state is State.TIME_WAIT and seq > self._receiver.nxt
+        return self.state is _TIME_WAIT and self._receiver.place(syn.seq) > self._receiver.nxt
 
     # --- from the near side ------------------------------------------------------------------------------------
 
     def receive_segment(self, segment: Segment, now: float, out: list[Action]) -> None:
         """Take one segment of this flow, in RFC 9293 §3.10.7.4's order: sequence, RST, SYN, ACK, text, FIN."""
         self.stats.packets_up += 1
-        seq = self._receiver.place(segment.seq)
+        receiver = self._receiver
+        seq = unwrap(segment.seq, receiver.nxt)
         flags = segment.flags
-        if flags & (SYN | RST) or self.state is State.DIALING:
+        if flags & (SYN | RST):
             self._receive_control(flags, seq, out)
             return
         size = len(segment.text)
         fin = Seq(seq + size)
-        if not self._receiver.is_acceptable(seq, Seq(fin + (flags & FIN))):
+        if not receiver.is_acceptable(seq, Seq(fin + (flags & FIN))):
             # "If an incoming segment is not acceptable, an acknowledgment should be sent in reply": that answers
             # keep-alives and probes as well.
             self._output.is_ack_due = True
@@ -153,7 +133,7 @@ class TcpFlow:
                 self._receive_text(seq, segment.text, out)
             if flags & FIN:
                 self._receive_fin(fin, now, out)
-        if self.state is not State.CLOSED:
+        if self.state is not _CLOSED:
             self._transmit(now, out)
 
     def _receive_control(self, flags: int, seq: Seq, out: list[Action]) -> None:
@@ -161,48 +141,54 @@ class TcpFlow:
         if flags & RST:
             # RFC 9293 §3.10.7.4: exactly RCV.NXT resets; elsewhere in the window it is challenged; outside ignored.
             if seq == nxt:
-                self._tell_far(errno.ECONNRESET, "reset by the application", out)
-                self._close(Event.RST, "reset by the application", out)
+                self._receive_reset(out)
             elif nxt < seq < nxt + self._receiver.credit.available:
                 self._output.send(self._sender.sent, ACK, out)
-        elif self.state is State.DIALING:
-            if flags & SYN:
-                self._apply(Event.SYN)
-        elif self.state is State.SYN_RECEIVED and seq == nxt - 1:
+        elif self.state is _SYN_RECEIVED and seq == nxt - 1:
             self._apply(Event.SYN)
             self._output.send_syn(self._sender.una, out)
         else:
             # RFC 5961 §4: a SYN in a synchronised state, whatever its number, gets a challenge ACK.
             self._output.send(self._sender.sent, ACK, out)
 
+    def _receive_reset(self, out: list[Action]) -> None:
+        if (
+            self.state is not _TIME_WAIT
+        ):  # there both directions are over, and a RST could overtake what is queued
+            self._tell_far(errno.ECONNRESET, "reset by the application", out)
+        self._close(Event.RST, "reset by the application", out)
+
     def _receive_ack(self, segment: Segment, seq: Seq, now: float, out: list[Action]) -> bool:
         """Take the acknowledgement and the window; False: the rest of the segment is not to be looked at."""
         sender = self._sender
         ack = unwrap(segment.ack, sender.una)
-        window = segment.window << self._output.shift
-        if self.state is State.SYN_RECEIVED:
-            if ack != sender.nxt:
-                self._output.send_bare_reset(segment.ack, out)
-                return False
-            self._apply(Event.ACK_SYN)
-            if self._far_eof:
-                self._apply(Event.FAR_EOF)
+        if self.state is _SYN_RECEIVED and not self._receive_ack_syn(ack, segment, out):
+            return False
         if ack > sender.sent:  # "If the ACK acks something not yet sent, then send an ACK, drop the segment"
             self._output.is_ack_due = True
             return False
         was_stuck = sender.is_stuck
         if ack > sender.una:
             freed = sender.acknowledge(ack)
-            self._rto.progress(now, outstanding=sender.is_outstanding)
+            self._rto.progress(now, outstanding=ack < sender.sent)
             if freed:
                 self._return_credit(freed, now, out)
         if ack == sender.una:
-            sender.update_window(seq, ack, window)
+            sender.update_window(seq, ack, segment.window << self._output.shift)
         if was_stuck:
             self._leave_persist(now)
-        if sender.is_fin_acknowledged and is_legal(self.state, Event.ACK_FIN):
+        if sender.eof and sender.is_fin_acknowledged and is_legal(self.state, Event.ACK_FIN):
             self._receive_ack_fin(now, out)
-        return self.state is not State.CLOSED
+        return self.state is not _CLOSED
+
+    def _receive_ack_syn(self, ack: Seq, segment: Segment, out: list[Action]) -> bool:
+        if ack != self._sender.nxt:
+            self._output.send_bare_reset(segment.ack, out)
+            return False
+        self._apply(Event.ACK_SYN)
+        if self._far_eof:
+            self._apply(Event.FAR_EOF)
+        return True
 
     def _leave_persist(self, now: float) -> None:
         if self._sender.is_stuck:
@@ -211,22 +197,25 @@ class TcpFlow:
             self._rto.progress(now, outstanding=self._sender.is_outstanding)
 
     def _receive_ack_fin(self, now: float, out: list[Action]) -> None:
-        if next_state(self.state, Event.ACK_FIN) is State.CLOSED:
+        self._issuer.close()  # nothing more will come down, and nothing is held; the rest of the flow may take long
+        if next_state(self.state, Event.ACK_FIN) is _CLOSED:
             self._close(Event.ACK_FIN, "closed", out)
             return
         self._apply(Event.ACK_FIN)
-        if self.state is State.TIME_WAIT:
-            self.deadline = now + self._limits.time_wait
+        if self.state is _TIME_WAIT:
+            self.deadline = now + self._terms.limits.time_wait
 
     def _receive_text(self, seq: Seq, text: memoryview, out: list[Action]) -> None:
         self._output.is_ack_due = True
         if self._receiver.is_finished:
             return
-        new = self._receiver.accept(seq, text)
-        if new:
-            # The one copy on the way up: the view's packet buffer belongs to the shell.
-            out.append(SendFrame(Frame(FrameType.DATA, self._number, bytes(new))))
+        receiver = self._receiver
+        new: memoryview | None = receiver.accept(seq, text)
+        while new:
+            # Long text is not copied on its way up: the frame keeps the packet alive.
+            out.append(SendFrame(Frame(_DATA, self.stats.flow, new if len(new) > COPIED else bytes(new))))
             self.stats.bytes_up += len(new)
+            new = receiver.accept_early()
 
     def _receive_fin(self, fin: Seq, now: float, out: list[Action]) -> None:
         self._output.is_ack_due = True
@@ -235,9 +224,9 @@ class TcpFlow:
             return
         self._apply(Event.FIN)
         if is_first:
-            out.append(SendFrame(Frame(FrameType.FIN, self._number)))
-        if self.state is State.TIME_WAIT:
-            self.deadline = now + self._limits.time_wait
+            out.append(SendFrame(Frame(FrameType.FIN, self.stats.flow)))
+        if self.state is _TIME_WAIT:
+            self.deadline = now + self._terms.limits.time_wait
 
     # --- from the far side -------------------------------------------------------------------------------------
 
@@ -246,43 +235,23 @@ class TcpFlow:
         handler = _HANDLERS.get(frame.type)
         try:
             if handler is None:
-                raise TunnelError(f"{frame.type.name} on a TCP flow")
+                raise TunnelError(f"{frame.type.name} in {self.state.name}")
             handler(self, frame, now, out)
         except TunnelError as error:
             self._fail(errno.EPROTO, f"protocol error: {error.message}", out)
 
     def _far_data(self, frame: Frame, now: float, out: list[Action]) -> None:
         size = len(frame.payload)
-        if self.state is State.DIALING or self._far_eof or not size:
-            raise TunnelError("DATA outside OPENED and FIN")
+        if self._far_eof or not size:
+            raise TunnelError("DATA after FIN, or empty")
         self._issuer.received(size)
         self.stats.count_down(size, now)
         self._sender.queue(bytes(frame.payload))
         self._transmit(now, out)
 
-    def _far_opened(self, frame: Frame, now: float, out: list[Action]) -> None:
-        self._check(Event.OPENED)
-        self._receiver.credit.grant(decode_u32(frame))
-        self._apply(Event.OPENED)
-        self.stats.connected_at = now
-        self._output.send_syn(self._sender.una, out)
-        self._rto.arm(now)
-        self.deadline = self._rto.deadline
-
-    def _far_rejected(self, frame: Frame, _now: float, out: list[Action]) -> None:
-        self._check(Event.REJECTED)
-        code, text = decode_coded(frame)
-        reason = text or errno.errorcode.get(code, "rejected")
-        if code == errno.ETIMEDOUT:
-            self.is_silent = True  # a black hole: the near kernel's own SYN timer goes on
-        else:
-            self._output.refuse(code, out)
-        self._close(Event.REJECTED, reason, out)
-
     def _far_fin(self, _frame: Frame, now: float, out: list[Action]) -> None:
         if self._far_eof:
             raise TunnelError("a second FIN")
-        self._check(Event.FAR_EOF)
         self._far_eof = True
         self._apply(Event.FAR_EOF)
         self._sender.finish()
@@ -291,29 +260,19 @@ class TcpFlow:
     def _far_credit(self, frame: Frame, _now: float, out: list[Action]) -> None:
         receiver = self._receiver
         receiver.credit.grant(decode_u32(frame))
-        if (
-            self.state in _SYNCHRONISED
-            and not receiver.is_finished
-            and receiver.is_update_due(self._output.mss)
-        ):
+        if receiver.is_finished or self.state is _SYN_RECEIVED:
+            return
+        if receiver.is_update_due(self._output.mss):
             self._output.send(self._sender.nxt, ACK, out)
 
     def _far_reset(self, frame: Frame, _now: float, out: list[Action]) -> None:
         self.abort(decode_coded(frame)[1] or "reset by the cluster", out)
 
-    def _check(self, event: Event) -> None:
-        if not is_legal(self.state, event):
-            raise TunnelError(f"{event.name} in {self.state.name}")
-
     # --- from the clock and the shell --------------------------------------------------------------------------
 
     def handle_timer(self, now: float, out: list[Action]) -> None:
         """Act on :attr:`deadline`, which has come."""
-        if self.state is State.DIALING:
-            self._tell_far(errno.ETIMEDOUT, "no answer to OPEN", out)
-            self._output.refuse(errno.EHOSTUNREACH, out)
-            self._close(Event.GAVE_UP, "the tunnel did not answer", out)
-        elif self.state is State.TIME_WAIT:
+        if self.state is _TIME_WAIT:
             self._close(Event.EXPIRED, "closed", out)
         elif not self._rto.expire(now):
             self._fail(errno.ETIMEDOUT, "the application's side does not answer", out)
@@ -321,7 +280,7 @@ class TcpFlow:
             self._retransmit(now, out)
 
     def _retransmit(self, now: float, out: list[Action]) -> None:
-        if self.state is State.SYN_RECEIVED:
+        if self.state is _SYN_RECEIVED:
             self._output.send_syn(self._sender.una, out)
         elif self._sender.is_stuck:
             # As Linux probes a closed window: an old number and no text, which must be answered.
@@ -333,35 +292,36 @@ class TcpFlow:
 
     def abort(self, reason: str, out: list[Action]) -> None:
         """Reset the near side; the far side is gone or has reset already."""
-        self._reset_near(out)
+        self._output.send_reset(self._sender.sent, out)
         self._close(Event.FAR_RESET, reason, out)
 
     def replace(self, out: list[Action]) -> None:
         """End quietly: the near side has forgotten this connection and starts another in its place."""
-        if self.state is State.DIALING:
-            self._tell_far(errno.ECONNRESET, "replaced", out)
         self._close(Event.RST, "replaced", out)
 
     # --- out ---------------------------------------------------------------------------------------------------
 
     def _transmit(self, now: float, out: list[Action]) -> None:
-        """Send what may be sent, else the acknowledgement that is due; keep the timer."""
-        if self.state in _SYNCHRONISED:
-            while (segment := self._sender.next_segment()) is not None:
-                flags = ACK | PSH | FIN if segment.fin else ACK | PSH
-                self._output.send(segment.seq, flags, out, segment.text, segment.size)
+        """Send what may be sent, else the acknowledgement that is due; keep the timer.
+
+        Nothing may be sent in SYN_RECEIVED, when no window is known, nor in TIME_WAIT, when all is acknowledged.
+        """
+        sender = self._sender
+        while (segment := sender.next_segment()) is not None:
+            flags = ACK | PSH | FIN if segment.fin else ACK | PSH
+            self._output.send(segment.seq, flags, out, segment.text, segment.size)
         if self._output.is_ack_due:
-            self._output.send(self._sender.nxt, ACK, out)
-        if self.state is State.TIME_WAIT:
+            self._output.send(sender.nxt, ACK, out)
+        if self.state is _TIME_WAIT:
             return
-        if self._sender.is_outstanding or self._sender.is_stuck:
+        if sender.una < sender.sent or sender.is_stuck:
             self._rto.arm(now)
         self.deadline = self._rto.deadline
 
     def _return_credit(self, freed: int, now: float, out: list[Action]) -> None:
         credit = self._issuer.consumed(freed, now)
         if credit and not self._far_eof:
-            out.append(SendFrame(encode_u32(FrameType.CREDIT, self._number, credit)))
+            out.append(SendFrame(encode_u32(FrameType.CREDIT, self.stats.flow, credit)))
 
     # --- ends --------------------------------------------------------------------------------------------------
 
@@ -370,30 +330,23 @@ class TcpFlow:
 
     def _close(self, event: Event, reason: str, out: list[Action]) -> None:
         self._apply(event)
+        self._issuer.close()
         self.deadline = None
         self.reason = reason
-        out.append(FlowClosed(self._number, reason))
+        out.append(FlowClosed(self.stats.flow, reason))
 
     def _fail(self, code: int, reason: str, out: list[Action]) -> None:
         self._tell_far(code, reason, out)
-        self._reset_near(out)
+        self._output.send_reset(self._sender.sent, out)
         self._close(Event.GAVE_UP, reason, out)
 
     def _tell_far(self, code: int, reason: str, out: list[Action]) -> None:
-        out.append(SendFrame(encode_coded(FrameType.RST, self._number, code, reason)))
-
-    def _reset_near(self, out: list[Action]) -> None:
-        if self.state is State.DIALING:
-            self._output.refuse(errno.ECONNREFUSED, out)
-        else:
-            self._output.send_reset(self._sender.sent, out)
+        out.append(SendFrame(encode_coded(FrameType.RST, self.stats.flow, code, reason)))
 
 
 _HANDLERS: Final = {
     FrameType.DATA: TcpFlow._far_data,
     FrameType.CREDIT: TcpFlow._far_credit,
-    FrameType.OPENED: TcpFlow._far_opened,
-    FrameType.REJECTED: TcpFlow._far_rejected,
     FrameType.FIN: TcpFlow._far_fin,
     FrameType.RST: TcpFlow._far_reset,
 }

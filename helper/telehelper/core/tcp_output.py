@@ -1,11 +1,9 @@
-"""What a TCP flow writes to the near side: segments with the right acknowledgement and window, and refusals."""
+"""What a TCP flow writes to the near side: segments with the right acknowledgement and window."""
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING
 
-from telehelper.core.icmp import make_unreachable
 from telehelper.core.packet import (
     ACK,
     IP4_HEADER,
@@ -25,6 +23,7 @@ from telehelper.core.tcp_receive import SHIFT, Receiver
 if TYPE_CHECKING:
     from telehelper.core.actions import Action, SendPacket
     from telehelper.core.flows import FlowStats
+    from telehelper.core.limits import Terms
 
 
 class TcpOutput:
@@ -32,29 +31,26 @@ class TcpOutput:
 
     Parameters
     ----------
-    syn, quoted
-        The segment that opened the flow, and the head of its packet for an ICMP error.
+    syn
+        The segment that opened the flow.
     receiver
         Asked for the acknowledgement and the window of each segment.
     stats
         Counts the packets.
     """
 
-    __slots__ = ("_quoted", "_receiver", "_stats", "_template", "is_ack_due", "limit", "mss", "shift")
+    __slots__ = ("_receiver", "_stats", "_template", "is_ack_due", "limit", "mss", "shift")
 
-    def __init__(
-        self, syn: Segment, quoted: bytes, receiver: Receiver, stats: FlowStats, *, mtu: int, offload: bool
-    ) -> None:
+    def __init__(self, syn: Segment, receiver: Receiver, stats: FlowStats, terms: Terms) -> None:
         near_mss, shift = parse_syn_options(syn.options)
         headers = TCP_HEADER + (IP4_HEADER if len(syn.key) == 12 else IP6_HEADER)
-        self.mss = min(near_mss, mtu - headers)
+        self.mss = min(near_mss, terms.mtu - headers)
         self.shift = shift or 0  # of the windows that the near side advertises
         self.is_ack_due = False
         if shift is not None:
             receiver.shift = SHIFT
-        self._template = TcpTemplate(reverse(syn.key), self.mss, offload=offload)
+        self._template = TcpTemplate(reverse(syn.key), self.mss, offload=terms.gso)
         self.limit = self._template.limit  # bytes of text in one packet
-        self._quoted = quoted
         self._receiver = receiver
         self._stats = stats
 
@@ -84,12 +80,6 @@ class TcpOutput:
     def send_bare_reset(self, ack: int, out: list[Action]) -> None:
         """Answer a wrong acknowledgement: RFC 9293 §3.10.7.4, ``<SEQ=SEG.ACK><CTL=RST>``."""
         self._emit(self._template.segment(ack, 0, RST, 0), out)
-
-    def refuse(self, code: int, out: list[Action]) -> None:
-        """Answer the SYN with a reset, and say why before it if there is more to say than "refused"."""
-        if code != errno.ECONNREFUSED:
-            self._emit(make_unreachable(self._quoted, code), out)
-        self.send_reset(Seq(0), out)  # RFC 9293 §3.10.7.1: <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>
 
     def _emit(self, packet: SendPacket, out: list[Action]) -> None:
         self._stats.packets_down += 1

@@ -2,7 +2,9 @@
 
 RFC 9293 §3.3.1's receive sequence space. There is no buffer: text in order becomes DATA frames, and the window we
 advertise is the credit the far side has left (``window = credit``), so the near kernel keeps what cannot go on yet.
-Text out of order is dropped and asked for again; the link keeps order, so that means loss.
+Text out of order means that something was lost, in an overflow of the TUN's queue: the link itself keeps order. It is
+kept, within the window, so that one retransmission fills the gap; without that Linux, which gets no samples of the round
+trip from us while it retransmits, doubles its time-out with each lost packet, to seconds.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from telehelper.core.credit import CreditBalance
 from telehelper.core.seq import Seq, unwrap
 
 SHIFT: Final = 9  # our window scale: 65,535 << 9 = 32 MiB, twice the largest credit
+MAX_EARLY: Final = 256  # segments kept out of order: 16 MiB of the longest ones, the largest window
 _MAX_WIRE: Final = 0xFFFF
 
 
@@ -25,7 +28,7 @@ class Receiver:
         Initial receive sequence number.
     """
 
-    __slots__ = ("_promised", "credit", "is_finished", "nxt", "shift")
+    __slots__ = ("_early", "_promised", "credit", "is_finished", "nxt", "shift")
 
     def __init__(self, irs: int) -> None:
         self.nxt = Seq(irs + 1)  # the SYN has taken one number
@@ -33,6 +36,9 @@ class Receiver:
         self.is_finished = False  # FIN came
         self.shift = 0  # SHIFT once both sides use window scaling (RFC 7323 §2.2)
         self._promised = self.nxt  # right edge of the window last advertised
+        self._early: dict[Seq, memoryview] | None = (
+            None  # text out of order, by its number; made when it is needed
+        )
 
     def place(self, wire: int) -> Seq:
         """Read a segment's sequence number."""
@@ -46,14 +52,33 @@ class Receiver:
         return seq <= self.nxt + self.credit.available and end >= self.nxt
 
     def accept(self, seq: Seq, text: memoryview) -> memoryview:
-        """Return the part of a segment's text that is new, in order and within credit; it is spent and counted."""
+        """Return the part of a segment's text that is new, in order and within credit; it is spent and counted.
+
+        What comes too early is kept for :meth:`accept_early`, which must be called when something was returned.
+        """
         skip = self.nxt - seq
         if skip < 0:
+            self._keep(seq, text)
             return text[:0]
         new = text[skip : skip + self.credit.available]
         self.credit.spend(len(new))
         self.nxt = Seq(self.nxt + len(new))
         return new
+
+    def accept_early(self) -> memoryview | None:
+        """Return text that was kept and whose turn has come, one piece at a time; None: there is no more."""
+        while self._early and (first := min(self._early)) <= self.nxt:
+            new = self.accept(first, self._early.pop(first))
+            if new:
+                return new
+        return None
+
+    def _keep(self, seq: Seq, text: memoryview) -> None:
+        if self._early is None:
+            self._early = {}
+        fits = seq + len(text) <= self.nxt + self.credit.available
+        if fits and len(self._early) < MAX_EARLY and len(text) > len(self._early.get(seq, b"")):
+            self._early[seq] = text
 
     def accept_fin(self, fin: Seq) -> bool:
         """Take a FIN with number `fin`. False: it is not in order, something before it is missing."""

@@ -7,6 +7,9 @@ flow asked for and looks again when that time comes; moving a deadline later cos
 from __future__ import annotations
 
 import heapq
+from typing import Final
+
+SLACK: Final = 1000  # entries of the heap that count no more and are not worth a clean-up
 
 
 class Timers:
@@ -27,6 +30,8 @@ class Timers:
         if queued is None or deadline < queued:
             self._queued[flow] = deadline
             heapq.heappush(self._heap, (deadline, flow))
+            if len(self._heap) > 2 * len(self._wanted) + SLACK:
+                self._clean_up()
 
     def next_timer(self) -> float | None:
         """Return when to look again, or None. May be earlier than the first real deadline, never later."""
@@ -49,3 +54,9 @@ class Timers:
             else:
                 self.arm(flow, wanted)
         return due
+
+    def _clean_up(self) -> None:
+        """Leave out what counts no more: flows are short, and the deadline of a dial is half a minute away."""
+        self._queued = dict(self._wanted)
+        self._heap = [(deadline, flow) for flow, deadline in self._wanted.items()]
+        heapq.heapify(self._heap)
