@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from telehelper.core import checksum
+from telehelper.core.datagram import make_datagram
 from telehelper.core.frames import Proto
+from telehelper.core.icmp import make_echo_reply
 from telehelper.core.packet import (
     DATA_VALID,
     DEFAULT_MSS,
@@ -18,13 +20,12 @@ from telehelper.core.packet import (
     NEEDS_CSUM,
     VNET,
     Datagram,
+    FragmentError,
     IcmpMessage,
     PacketError,
     Segment,
     TcpTemplate,
-    make_datagram,
     make_reset,
-    max_datagram,
     parse,
     parse_syn_options,
     pseudo_sum,
@@ -162,7 +163,12 @@ class TestRefused:
     def test_fragment_and_multicast(self) -> None:
         data = segment_bytes()
         data[16:18] = b"\x20\x00"
-        assert reason(refit(data)) == "fragment"
+        with pytest.raises(FragmentError):
+            parse(bytes(refit(data)))
+        data = segment_bytes(key=to_key(TCP6))
+        data[16] = 44
+        with pytest.raises(FragmentError):
+            parse(bytes(data))
         data = segment_bytes()
         data[26] = 239
         assert reason(refit(data)) == "multicast"
@@ -174,10 +180,11 @@ class TestRefused:
         data = segment_bytes()
         data[19] = 47
         assert reason(refit(data)) == "protocol 47"
-        data = segment_bytes()
-        data[19] = 1
-        data[12:14] = b"\0\x14"
-        assert reason(refit(data)) == "protocol 1"
+        data[19] = 58
+        assert reason(refit(data)) == "protocol 58"
+        data = segment_bytes(key=to_key(TCP6))
+        data[16] = 1
+        assert reason(data) == "protocol 1"
 
 
 def test_ipv6() -> None:
@@ -187,11 +194,22 @@ def test_ipv6() -> None:
     assert len(quote(bytes(segment_bytes(key=to_key(TCP6))))) == 48
 
 
-def test_icmp_is_recognised() -> None:
-    data = segment_bytes()
-    data[19] = 1
-    data[30] = 8
-    assert parse(bytes(refit(data))) == IcmpMessage(8)
+@pytest.mark.parametrize("five_tuple", [UDP, UDP6])
+def test_icmp(five_tuple: FiveTuple) -> None:
+    key = to_key(five_tuple)
+    data = bytearray(whole(make_echo_reply(key, 7, b"hello")))
+    body = key[-2:] + b"\0\7hello"
+    kind = 129 if len(key) == 36 else 0
+    assert parse(bytes(data)) == IcmpMessage(key[:-4], kind, 0, memoryview(body))
+    at = 10 + (40 if len(key) == 36 else 20)
+    data[-1] ^= 1
+    assert reason(data) == "checksum"
+    if len(key) == 36:
+        data[14:16] = (7).to_bytes(2, "big")
+    else:
+        data[12:14] = (20 + 7).to_bytes(2, "big")
+        refit(data)
+    assert reason(data[: at + 7]) == "truncated"
 
 
 def test_checksum_left_to_us_or_vouched_for_is_not_verified() -> None:
@@ -301,12 +319,6 @@ def test_resets_for_strays() -> None:
     answer = parse(whole(make_reset(without)))
     assert isinstance(answer, Segment)
     assert (answer.seq, answer.ack, answer.flags) == (0, 1 + 5 + 2, 20)
-
-
-def test_longest_datagrams() -> None:
-    assert max_datagram(to_key(UDP)) == 65_507
-    assert max_datagram(to_key(UDP6)) == 65_527
-    assert isinstance(parse(whole(make_datagram(to_key(UDP), bytes(65_507)))), Datagram)
 
 
 def test_pseudo_header_of_rfc_768() -> None:

@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING
 
 import pytest
+from telehelper.core.actions import SendPacket
+from telehelper.core.datagram import make_datagram
 from telehelper.core.frames import FrameType
-from telehelper.core.packet import GSO_UDP, NEEDS_CSUM, VNET, Datagram, make_datagram, to_key
-from telehelper.core.udp import split
+from telehelper.core.icmp import make_unreachable
+from telehelper.core.packet import GSO_UDP, NEEDS_CSUM, VNET, quote, to_key
 
 from tests.core.builders import NEAR, UDP, UDP6, Talk, whole
 
+if TYPE_CHECKING:
+    from telehelper.core.flows import FiveTuple
 
-def opened(five_tuple: object = UDP) -> Talk:
-    talk = Talk(five_tuple)  # type: ignore[arg-type]  # passed through
+
+def opened(five_tuple: FiveTuple = UDP) -> Talk:
+    talk = Talk(five_tuple)
     assert talk.datagram(b"ping") == ["opened 1", "-> OPEN", "-> DATAGRAM b'ping'"]
     assert talk.state == "DIALING"
     assert talk.opened(0) == []
@@ -20,7 +26,7 @@ def opened(five_tuple: object = UDP) -> Talk:
 
 
 @pytest.mark.parametrize("five_tuple", [UDP, UDP6])
-def test_datagrams_both_ways(five_tuple: object) -> None:
+def test_datagrams_both_ways(five_tuple: FiveTuple) -> None:
     talk = opened(five_tuple)
     assert talk.datagram(b"") == ["-> DATAGRAM b''"]
     assert talk.far(FrameType.DATAGRAM, b"pong") == ["<< udp b'pong'"]
@@ -31,7 +37,10 @@ def test_datagrams_both_ways(five_tuple: object) -> None:
 
 def test_answer_too_long_for_a_packet() -> None:
     assert opened().far(FrameType.DATAGRAM, bytes(65_508)) == ["drop: datagram too long"]
-    assert len(opened(UDP6).far(FrameType.DATAGRAM, bytes(65_508))) == 1
+    assert opened(UDP6).far(FrameType.DATAGRAM, bytes(65_508))[0].startswith("<< udp")
+    talk = opened()
+    talk.far(FrameType.DATAGRAM, bytes(65_508))
+    assert talk.stack.drops == {"datagram too long": 1}
 
 
 def test_idle() -> None:
@@ -62,10 +71,25 @@ def test_refused(kind: FrameType) -> None:
     assert talk.datagram(b"again")[0] == "opened 2"
 
 
+@pytest.mark.parametrize("five_tuple", [UDP, UDP6])
+def test_the_application_has_gone(five_tuple: FiveTuple) -> None:
+    talk = opened(five_tuple)
+    talk.far(FrameType.DATAGRAM, b"late")
+    answered = talk.actions[0]
+    assert isinstance(answered, SendPacket)
+    refusal = make_unreachable(quote(whole(answered)), errno.ECONNREFUSED)
+    assert talk.take(talk.stack.receive_packet(whole(refusal), talk.now)) == [
+        "-> RST ECONNREFUSED",
+        "closed 1: closed by the application",
+    ]
+    assert talk.take(talk.stack.receive_packet(whole(refusal), talk.now)) == ["drop: ICMP"]
+    assert talk.datagram(b"again")[0] == "opened 2"
+
+
 def test_frames_that_break_the_rules() -> None:
     assert opened().far(FrameType.DATA, b"x") == [
         "-> RST EPROTO",
-        "closed 1: protocol error: DATA on a UDP flow",
+        "closed 1: protocol error: DATA on a flow of datagrams",
     ]
     assert opened().far(FrameType.RST, b"x")[0] == "-> RST EPROTO"
 
@@ -81,7 +105,6 @@ def test_offloaded_datagrams_are_cut() -> None:
     talk = Talk(UDP)
     lines = talk.take(talk.stack.receive_packet(bytes(data), talk.now))
     assert lines[2:] == ["-> DATAGRAM b'aaaa'", "-> DATAGRAM b'bbbb'", "-> DATAGRAM b'cc'"]
-    assert split(Datagram(b"", memoryview(b"abc"), 4)) == [b"abc"]
 
 
 def test_resolver() -> None:
