@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
 import uvloop
 from telehelper import tcp_stream
-from telehelper.carrier import ByteStream, Carrier, MemoryStream, memory_pair
+from telehelper.byte_stream import ByteStream, MemoryStream, memory_pair
+from telehelper.carrier import Carrier
 from telehelper.core import mux as core_mux
 from telehelper.core.frames import MAX_DATA, Frame, FrameDecoder, FrameType, decode_coded, encode
 from telehelper.core.mux import Mux
 from telehelper.errors import TunnelError
 from telehelper.tcp_stream import TcpStream, connect_tcp, serve_tcp
+
+from tests.streams import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,7 +50,7 @@ class End:
         if self._fail is not None:
             raise self._fail
         for frame in frames:
-            self.frames.put_nowait(frame)
+            self.frames.put_nowait(frame._replace(payload=bytes(frame.payload)))  # kept beyond the call
 
     def _on_lost(self, _carrier: Carrier, reason: str) -> None:
         self.lost.append(reason)
@@ -226,18 +231,45 @@ def test_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
             assert len((await far.next()).payload) == MAX_DATA
         await near.carrier.close("done")
         assert [await near.end(), await far.end()] == ["done", "the far side closed the carrier"]
+        server.close()
+        await server.wait_closed()
 
-        # One that never reads: closing does not wait for it, sending afterwards fails.
-        stream, deaf = await connect_tcp("127.0.0.1", port), await accepted.get()
+    run(scenario)
+
+
+async def tcp_pair() -> tuple[asyncio.Server, TcpStream, TcpStream]:
+    """Return a server, one end and the other."""
+    accepted: asyncio.Queue[TcpStream] = asyncio.Queue()
+    server = await serve_tcp("127.0.0.1", 0, accepted.put_nowait)
+    return server, await connect_tcp("127.0.0.1", server.sockets[0].getsockname()[1]), await accepted.get()
+
+
+def test_tcp_stream_that_takes_nothing_says_so_and_closes_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tcp_stream, "CLOSE_TIME", 0.2)
+
+    async def scenario() -> None:
+        server, stream, deaf = await tcp_pair()
+        heard = Listener(stream)
         assert deaf._transport is not None
         deaf._transport.pause_reading()
-        sender = asyncio.ensure_future(stream.send([bytes(64 * 1024 * 1024)]))
-        await asyncio.sleep(0)
-        await stream.close()
-        await sender
+        sent = 0
+        while stream.is_writable:
+            stream.write([bytes(1024 * 1024)])
+            sent += 1024 * 1024
+        deaf._transport.resume_reading()
+        await heard.until_writable(stream)
+        assert heard.writables == 1
+        assert len(await Listener(deaf).until_size(sent)) == sent
+
+        deaf._transport.pause_reading()
+        stream.write([bytes(64 * 1024 * 1024)])
+        await stream.close()  # does not wait for it
+        assert not stream.is_writable
         with pytest.raises(ConnectionResetError):
-            await stream.send([b"x"])
-        assert await stream.receive() == b""
+            stream.write([b"x"])
+        assert heard.ends == []  # we closed it ourselves
         await deaf.close()
         await TcpStream().close()
         server.close()
@@ -246,15 +278,32 @@ def test_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
     run(scenario)
 
 
+def test_what_comes_before_the_start_is_kept() -> None:
+    async def scenario() -> None:
+        server, stream, far = await tcp_pair()
+        far.write([b"early ", b"words"])
+        await far.close()
+        while not stream._ended:  # noqa: ASYNC110  # nobody is told yet
+            await asyncio.sleep(0.001)
+        heard = Listener(stream)
+        assert (bytes(heard.received), heard.ends) == (b"early words", [None])
+        await stream.close()
+        server.close()
+        await server.wait_closed()
+
+    run(scenario)
+
+
 def test_connection_reset_is_reported() -> None:
     async def scenario() -> None:
-        accepted: asyncio.Queue[TcpStream] = asyncio.Queue()
-        server = await serve_tcp("127.0.0.1", 0, accepted.put_nowait)
-        stream = await connect_tcp("127.0.0.1", server.sockets[0].getsockname()[1])
-        far = await accepted.get()
-        stream.connection_lost(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
-        with pytest.raises(ConnectionResetError):
-            await stream.receive()
+        server, stream, far = await tcp_pair()
+        heard = Listener(stream)
+        assert far._transport is not None
+        far._transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        far._transport.abort()
+        assert isinstance(await heard.until_end(), ConnectionResetError)
         await stream.close()
         await far.close()
         server.close()

@@ -1,94 +1,31 @@
-"""The shell round one mux: a byte stream, a reader, a writer and a timer.
+"""The shell round one mux: a byte stream and a timer.
 
 Reading never stops to make backpressure: what a flow may send is bounded by its credit, and a carrier that is not
 read stalls whatever else passes the same connection. Writing waits for the stream, and what waits does so in the
 mux, where a heartbeat still overtakes it; at most ``WRITE_BUDGET`` bytes or so are beyond recall in the stream.
+
+What is sent in one turn of the event loop is written together in the next one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from time import monotonic  # uvloop's own clock has a grain of 1 ms, too coarse for a heartbeat's round trip
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from telehelper.core.frames import Frame, FrameType, encode_coded
 from telehelper.errors import TunnelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
+    from telehelper.byte_stream import ByteStream
     from telehelper.core.mux import Mux
 
 WRITE_BUDGET: Final = 256 * 1024  # bytes taken from the mux at once; 0.4 ms at 5 Gbit/s
 FLUSH_TIME: Final = 1.0  # seconds that closing may spend on sending what is queued
 EPROTO: Final = 71  # errno of the GOAWAY that answers garbage
-
-
-class ByteStream(Protocol):
-    """What a carrier needs of a connection; failures are OSError or TunnelError."""
-
-    async def receive(self) -> bytes | memoryview:
-        """Return the next bytes, empty at the end of the stream."""
-
-    async def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
-        """Send buffers in order; return when more may be sent. They must not change afterwards."""
-
-    async def close(self) -> None:
-        """Send what can still be sent at once, and close. May be called again."""
-
-
-class MemoryStream:
-    """One end of an in-memory connection, for tests: unbounded, so sending never waits unless ``hold`` says so."""
-
-    def __init__(self) -> None:
-        self.peer: MemoryStream | None = None
-        self.closed = False
-        self.broken: OSError | None = None  # set it to make sending fail
-        self.may_send = asyncio.Event()
-        self.may_send.set()
-        self._inbox: deque[bytes] = deque()
-        self._news = asyncio.Event()
-
-    def deliver(self, data: bytes) -> None:
-        """Put bytes where `receive` finds them; empty bytes are the end."""
-        self._inbox.append(data)
-        self._news.set()
-
-    async def receive(self) -> bytes:
-        """See :class:`ByteStream`."""
-        while not self._inbox:
-            self._news.clear()
-            await self._news.wait()
-        return self._inbox.popleft() if self._inbox[0] else b""
-
-    async def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
-        """See :class:`ByteStream`."""
-        if self.broken is not None:
-            raise self.broken
-        if self.peer is not None:
-            self.peer.deliver(b"".join(buffers))
-        await self.may_send.wait()
-
-    async def close(self) -> None:
-        """See :class:`ByteStream`."""
-        if not self.closed:
-            self.closed = True
-            self.deliver(b"")
-            if self.peer is not None:
-                self.peer.deliver(b"")
-
-
-def memory_pair() -> tuple[MemoryStream, MemoryStream]:
-    """Return the two ends of an in-memory connection."""
-    one, two = MemoryStream(), MemoryStream()
-    one.peer, two.peer = two, one
-    return one, two
-
-
-def _lost(error: OSError | TunnelError) -> str:
-    return f"carrier lost: {(error.strerror if isinstance(error, OSError) else None) or error}"
 
 
 class Carrier:
@@ -101,8 +38,9 @@ class Carrier:
     mux
         This end's mux.
     on_frames
-        Called with the frames received, PING and PONG excepted. A TunnelError that it raises ends the carrier as
-        garbage on the stream does: with a GOAWAY that says why.
+        Called with the frames received, PING and PONG excepted; payloads of DATA and DATAGRAM are valid until it
+        returns. A TunnelError that it raises ends the carrier as garbage on the stream does: with a GOAWAY that says
+        why.
     on_lost
         Called exactly once by `run`, when the carrier has ended for whatever reason, with the reason in one line. Nothing
         is called after it.
@@ -125,11 +63,13 @@ class Carrier:
         self._on_lost = on_lost
         self._on_taken = on_taken
         self._loop = asyncio.get_running_loop()
-        self._wake = asyncio.Event()
         self._flushed = asyncio.Event()
         self._ended: asyncio.Future[str] = self._loop.create_future()
         self._done = asyncio.Event()
+        self._bug: Exception | None = None
         self._running = False
+        self._is_push_due = False
+        self._has_last_words = False
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -142,7 +82,9 @@ class Carrier:
         if self._ended.done():
             return
         self.mux.send(frame)
-        self._wake.set()
+        if not self._is_push_due:
+            self._is_push_due = True
+            self._loop.call_soon(self._push)
 
     def drop_flow(self, flow: int) -> None:
         """Forget what a flow has queued."""
@@ -151,25 +93,23 @@ class Carrier:
     async def run(self) -> None:
         """Carry until the end; `on_lost` has been called on return. Cancelling ends the carrier too."""
         self._running = True
-        tasks = [asyncio.ensure_future(self._read()), asyncio.ensure_future(self._write())]
-        reason = "cancelled"
+        self._stream.start(self)
         self._handle_timer()
+        reason = "cancelled"
         try:
             reason = await asyncio.shield(self._ended)
         finally:
             self._end(reason)
             if self._timer is not None:
                 self._timer.cancel()
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
             # Flows must not wait for the stream's closing, which may take its time.
             self._on_lost(self, reason)
+            if self._has_last_words:
+                await self._flush()
             await self._stream.close()
             self._done.set()
-            for result in results:
-                if isinstance(result, Exception):
-                    raise result
+            if self._bug is not None:
+                raise self._bug
 
     async def close(self, reason: str) -> None:
         """End the carrier: send what is queued, for at most ``FLUSH_TIME``, and wait for `run` to finish."""
@@ -182,9 +122,66 @@ class Carrier:
         self._end(reason)
         await self._done.wait()
 
+    # --- from the stream ---
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        """See :class:`~telehelper.byte_stream.StreamOwner`."""
+        if self._ended.done():
+            return
+        try:
+            frames = self.mux.receive_data(data, monotonic())
+            if frames:
+                self._on_frames(self, frames)
+        except TunnelError as error:
+            self._refuse(error.message)
+        except Exception as error:  # a bug; the stream would swallow it, `run` raises it
+            self._bug = error
+            self._end("internal error")
+        else:
+            if self.mux.queued:  # a PONG, or what the frames caused
+                self._push()
+
+    def writable(self) -> None:
+        """See :class:`~telehelper.byte_stream.StreamOwner`."""
+        self._push()
+
+    def stream_ended(self, error: Exception | None) -> None:
+        """See :class:`~telehelper.byte_stream.StreamOwner`."""
+        self._flushed.set()  # as far as it will ever be
+        if error is None:
+            whole = self.mux.at_boundary()
+            self._end("the far side closed the carrier" if whole else "the carrier was cut within a frame")
+        elif isinstance(error, OSError | TunnelError):
+            self._end(_lost(error))
+        else:
+            self._bug = error
+            self._end("internal error")
+
+    # --- inside ---
+
+    def _refuse(self, why: str) -> None:
+        """Hang up on garbage, having said why."""
+        self.send(encode_coded(FrameType.GOAWAY, 0, EPROTO, why))
+        self._has_last_words = True
+        self._end(why)
+
+    def _push(self) -> None:
+        """Write what is queued, as far as the stream takes it."""
+        self._is_push_due = False
+        take, stream = self.mux.take, self._stream
+        try:
+            while stream.is_writable and (buffers := take(WRITE_BUDGET)):
+                stream.write(buffers)
+                if self._on_taken is not None and not self._ended.done():
+                    self._on_taken(self)
+        except (OSError, TunnelError) as error:
+            self.stream_ended(error)
+        if not self.mux.queued:
+            self._flushed.set()
+
     async def _flush(self) -> None:
         self._flushed.clear()
-        self._wake.set()
+        self._push()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_TIME):
                 await self._flushed.wait()
@@ -192,50 +189,6 @@ class Carrier:
     def _end(self, reason: str) -> None:
         if not self._ended.done():
             self._ended.set_result(reason)
-        self._flushed.set()
-
-    async def _read(self) -> None:
-        try:
-            while data := await self._stream.receive():
-                if not await self._receive(data):
-                    return
-            whole = self.mux.at_boundary()
-            self._end("the far side closed the carrier" if whole else "the carrier was cut within a frame")
-        except (OSError, TunnelError) as error:
-            self._end(_lost(error))
-        finally:
-            self._end("internal error")  # only if nothing above ended it
-
-    async def _receive(self, data: bytes | memoryview) -> bool:
-        """Pass on what was received; return False after hanging up on garbage, having said why."""
-        try:
-            frames = self.mux.receive_data(data, monotonic())
-            if frames:
-                self._on_frames(self, frames)
-        except TunnelError as error:
-            self.send(encode_coded(FrameType.GOAWAY, 0, EPROTO, error.message))
-            await self._flush()
-            self._end(error.message)
-            return False
-        if self.mux.queued:  # a PONG, or what the frames caused
-            self._wake.set()
-        return True
-
-    async def _write(self) -> None:
-        take, send = self.mux.take, self._stream.send
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                while buffers := take(WRITE_BUDGET):
-                    await send(buffers)
-                    if self._on_taken is not None:
-                        self._on_taken(self)
-                self._flushed.set()
-        except (OSError, TunnelError) as error:
-            self._end(_lost(error))
-        finally:
-            self._end("internal error")  # only if nothing above ended it
 
     def _handle_timer(self) -> None:
         now = monotonic()
@@ -244,5 +197,9 @@ class Carrier:
             self._end("the far side has been silent for too long")
             return
         if self.mux.queued:
-            self._wake.set()
+            self._push()
         self._timer = self._loop.call_later(max(0.0, self.mux.next_timer() - now), self._handle_timer)
+
+
+def _lost(error: OSError | TunnelError) -> str:
+    return f"carrier lost: {(error.strerror if isinstance(error, OSError) else None) or error}"

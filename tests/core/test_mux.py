@@ -11,6 +11,7 @@ from telehelper.core.mux import (
     MAX_CONTROL,
     MAX_DATAGRAM_QUEUE,
     MAX_PONGS,
+    MAX_QUEUE_FOR_DATAGRAMS,
     PING_INTERVAL,
     QUANTUM,
     SMALL,
@@ -316,3 +317,24 @@ def test_constants_fit_each_other() -> None:
     assert MAX_DATA <= QUANTUM
     assert FIRST_PING < PING_INTERVAL
     assert len(encode(Frame(FIN, 1))) == HEADER_SIZE
+
+
+def test_reset_that_comes_in_drops_what_its_flow_has_queued() -> None:
+    mux = Mux(0.0)
+    for flow in (1, 2, 3):
+        mux.send(Frame(FrameType.DATA, flow, b"x" * 100))
+    reset = Frame(FrameType.RST, 2, b"\0\0")
+    assert mux.receive_data(encode(reset), 0.0) == [reset]
+    assert [mux.queued_of(flow) for flow in (1, 2, 3)] == [108, 0, 108]
+    assert [frame.flow for frame in FrameDecoder().feed(b"".join(mux.take(10_000)))] == [1, 3]
+
+
+def test_datagrams_of_many_flows_are_bounded_together() -> None:
+    mux = Mux(0.0)
+    flows = MAX_QUEUE_FOR_DATAGRAMS // 60_000 + 10
+    for flow in range(1, flows + 1):
+        mux.send(Frame(FrameType.DATAGRAM, flow, bytes(60_000)))
+    assert mux.dropped_datagrams > 0
+    assert mux.queued <= MAX_QUEUE_FOR_DATAGRAMS + 60_008
+    mux.send(Frame(FrameType.DATA, 1, b"x"))  # who has credit is not affected
+    assert mux.queued_of(1) == 60_008 + 9

@@ -15,7 +15,7 @@ DATA        ≠ 0   both       bytes of the flow, 1 to MAX_DATA
 FIN         ≠ 0   both       empty: no more DATA in this direction
 RST         ≠ 0   both       errno (16 bits), reason (UTF-8): both directions are over
 CREDIT      ≠ 0   both       bytes (32 bits) that may be sent beyond what was granted before
-DATAGRAM    ≠ 0   both       one UDP datagram's payload, may be empty
+DATAGRAM    ≠ 0   both       one UDP datagram's payload, may be empty; of an ICMP flow: see echo.py
 PING, PONG  0     both       8 bytes, echoed
 GOAWAY      0     both       code (16 bits), reason (UTF-8): no new flows here
 ==========  ====  =========  ==============================================================
@@ -27,6 +27,7 @@ must be closed. Errno values are Linux's.
 from __future__ import annotations
 
 import enum
+import functools
 import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
@@ -90,10 +91,14 @@ class Open(NamedTuple):
 _OPEN: Final = struct.Struct("!BxHHxxII16s16s")
 
 
+_PROTOCOLS: Final = {int(protocol): protocol for protocol in Proto}
+
+
 def _pack_address(address: Address) -> bytes:
     return address.packed if address.version == 6 else b"\0" * 10 + b"\xff\xff" + address.packed
 
 
+@functools.lru_cache(4096)
 def _unpack_address(data: bytes) -> Address:
     address = IPv6Address(data)
     return address.ipv4_mapped or address
@@ -118,11 +123,10 @@ def decode_open(frame: Frame) -> Open:
     if len(frame.payload) != _OPEN.size:
         raise TunnelError(f"OPEN has {len(frame.payload)} bytes, not {_OPEN.size}")
     protocol, sport, dport, timeout_ms, credit, src, dst = _OPEN.unpack(frame.payload)
-    if protocol not in Proto.__members__.values():
+    known = _PROTOCOLS.get(protocol)
+    if known is None:
         raise TunnelError(f"OPEN of protocol {protocol}")
-    return Open(
-        Proto(protocol), _unpack_address(src), sport, _unpack_address(dst), dport, timeout_ms / 1000, credit
-    )
+    return Open(known, _unpack_address(src), sport, _unpack_address(dst), dport, timeout_ms / 1000, credit)
 
 
 def encode_u32(kind: FrameType, flow: int, value: int) -> Frame:
@@ -160,6 +164,8 @@ def encode(frame: Frame) -> bytes:
     return encode_header(frame) + bytes(frame.payload)
 
 
+_HEADER_SIZE: Final = HEADER.size
+_unpack_header: Final = HEADER.unpack_from
 _FLOWLESS: Final = frozenset({FrameType.HELLO, FrameType.PING, FrameType.PONG, FrameType.GOAWAY})
 _TYPES: Final = {int(kind): kind for kind in FrameType}
 
@@ -180,48 +186,56 @@ def _check_header(kind: int, length: int, flow: int) -> FrameType:
 class FrameDecoder:
     """Cuts a carrier's bytes into frames; however they are chunked, the frames are the same.
 
-    The payloads returned are copies (bytes) and stay valid. Holds at most one incomplete frame, in the chunks that it
-    came in, so that a frame in many small chunks is joined once.
+    Nothing is copied but a frame that comes in several chunks, which is joined once. Holds at most one such frame.
     """
 
     def __init__(self) -> None:
-        self._chunks: list[bytes | bytearray | memoryview] = []
-        self._size = 0  # bytes in the chunks
-        self._wanted = HEADER.size  # bytes needed before there is anything to do
+        self._partial = bytearray()  # the beginning of one frame
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
         """Take bytes as they came and return the frames completed by them.
+
+        Payloads may be views of `data`: who keeps one beyond the life of that buffer must copy it.
 
         Raises
         ------
         TunnelError
             The bytes are no frame. The carrier is lost: what follows cannot be found again.
         """
-        if self._chunks:
-            self._chunks.append(bytes(data))
-            self._size += len(data)
-            if self._size < self._wanted:
-                return []
-            data = b"".join(self._chunks)
-        return self._cut(memoryview(data))
-
-    def _cut(self, buffer: memoryview) -> list[Frame]:
         out: list[Frame] = []
-        at, size, self._wanted = 0, len(buffer), HEADER.size
-        while size - at >= HEADER.size:
-            head, flow = HEADER.unpack_from(buffer, at)
+        buffer, at, size = memoryview(data), 0, len(data)
+        if self._partial:
+            at = self._complete(buffer, out)
+        while size - at >= _HEADER_SIZE:
+            head, flow = _unpack_header(buffer, at)
             length = head & 0xFFFFFF
             frame_type = _check_header(head >> 24, length, flow)
-            start = at + HEADER.size
+            start = at + _HEADER_SIZE
             if start + length > size:
-                self._wanted = HEADER.size + length
                 break
-            out.append(Frame(frame_type, flow, bytes(buffer[start : start + length])))
             at = start + length
-        self._size = size - at
-        self._chunks = [bytes(buffer[at:])] if self._size else []
+            out.append(Frame(frame_type, flow, buffer[start:at]))
+        if at < size:
+            self._partial += buffer[at:]
         return out
+
+    def _complete(self, buffer: memoryview, out: list[Frame]) -> int:
+        """Add to the partial frame until it is whole; return how many bytes that took."""
+        partial = self._partial
+        taken = min(max(_HEADER_SIZE - len(partial), 0), len(buffer))
+        partial += buffer[:taken]
+        if len(partial) < _HEADER_SIZE:
+            return taken
+        head, flow = _unpack_header(partial, 0)
+        length: int = head & 0xFFFFFF
+        frame_type = _check_header(head >> 24, length, flow)
+        more = min(_HEADER_SIZE + length - len(partial), len(buffer) - taken)
+        partial += buffer[taken : taken + more]
+        if len(partial) == _HEADER_SIZE + length:
+            out.append(Frame(frame_type, flow, memoryview(partial)[_HEADER_SIZE:]))
+            self._partial = bytearray()
+        return taken + more
 
     def at_boundary(self) -> bool:
         """Whether no frame is half received."""
-        return not self._chunks
+        return not self._partial

@@ -6,7 +6,8 @@ What is sent waits here until the carrier can take it: :meth:`Mux.send` queues a
 the next bytes. There are two lanes. *Control* (HELLO, OPEN, OPENED, REJECTED, CREDIT, RST, PING, PONG, GOAWAY)
 goes first, in the order sent, so that no amount of data delays a heartbeat or an answer. *Data* (DATA, FIN,
 DATAGRAM) stays in order within its flow, and the flows take turns of ``QUANTUM`` bytes, so a small query waits for
-one turn of each busy flow and not for all they have queued. RST overtakes, and drops, what its flow has queued.
+one turn of each busy flow and not for all they have queued. RST overtakes, and drops, what its flow has queued; so
+does one that comes in.
 
 What comes in is cut into frames by :meth:`Mux.receive_data`. PING is answered and PONG consumed here.
 
@@ -14,13 +15,14 @@ Time: a PING goes out every ``PING_INTERVAL``; any byte received is a sign of li
 :meth:`Mux.is_dead` true. Arm one timer for :meth:`Mux.next_timer`, and call :meth:`Mux.handle_timer` when it fires.
 
 Bounds: a flow's DATA is bounded by its credit (:mod:`telehelper.core.credit`), which is the caller's to keep; its
-datagrams by ``MAX_DATAGRAM_QUEUE`` (drop and count); the control lane by ``MAX_CONTROL`` frames, beyond which the
-far side has stopped reading and the carrier counts as dead; answers to PINGs by ``MAX_PONGS`` (drop and count).
+datagrams by ``MAX_DATAGRAM_QUEUE``, and all flows' by ``MAX_QUEUE_FOR_DATAGRAMS`` (drop and count); the control lane
+by ``MAX_CONTROL`` frames, beyond which the far side has stopped reading and the carrier counts as dead; answers to PINGs
+by ``MAX_PONGS`` (drop and count).
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Final
 
 from telehelper.core.frames import MAX_DATA, MAX_PAYLOAD, Frame, FrameDecoder, FrameType, encode_header
@@ -36,6 +38,7 @@ DEAD_AFTER: Final = 9.0  # seconds without receiving anything; three PINGs, and 
 MAX_DATAGRAM_QUEUE: Final = (
     256 * 1024
 )  # bytes of one flow's DATA and DATAGRAM frames; more datagrams are dropped
+MAX_QUEUE_FOR_DATAGRAMS: Final = 16 * 1024 * 1024  # bytes queued in all, beyond which datagrams are dropped
 MAX_CONTROL: Final = 65_536  # frames; several for each of 10,000 flows
 MAX_PONGS: Final = 16  # unsent answers; an honest far side has one PING under way
 RTT_GAIN: Final = 0.125  # weight of a new sample, alpha of RFC 6298 §2
@@ -46,6 +49,7 @@ _DATAGRAM: Final = FrameType.DATAGRAM
 _IN_ORDER: Final = frozenset({_DATA, _FIN, _DATAGRAM})
 _FLOWLESS: Final = frozenset({FrameType.HELLO, FrameType.GOAWAY})
 _HEARTBEAT: Final = frozenset({FrameType.PING, FrameType.PONG})
+_OURS: Final = _HEARTBEAT | {FrameType.RST}  # frames received that mean something to the mux itself
 
 Buffer = bytes | bytearray | memoryview
 
@@ -89,7 +93,7 @@ class Mux:
         self.dropped_pongs = 0
         self._control: deque[Frame] = deque()
         self._lanes: dict[int, _Lane] = {}
-        self._turns: deque[int] = deque()  # flows with something queued, the next one first
+        self._turns: OrderedDict[int, None] = OrderedDict()  # flows with something queued, the next one first
         self._decoder = FrameDecoder()
         self._heard_at = now
         self._ping_at = now + FIRST_PING
@@ -127,7 +131,7 @@ class Mux:
         lane = self._lanes.pop(flow, None)
         if lane is not None:
             self.queued -= lane.size
-            self._turns.remove(flow)
+            del self._turns[flow]
 
     def queued_of(self, flow: int) -> int:
         """Return the bytes that `flow` has waiting, headers included."""
@@ -165,14 +169,15 @@ class Mux:
         if kind is _DATAGRAM:
             if length > MAX_PAYLOAD:
                 raise LocalProtocolError(f"DATAGRAM frame of {length} bytes")
-            if lane is not None and lane.size + length > MAX_DATAGRAM_QUEUE:
+            own = 0 if lane is None else lane.size
+            if own + length > MAX_DATAGRAM_QUEUE or self.queued > MAX_QUEUE_FOR_DATAGRAMS:
                 self.dropped_datagrams += 1
                 return
         elif (kind is _DATA) != (0 < length <= MAX_DATA):
             raise LocalProtocolError(f"{kind.name} frame of {length} bytes")
         if lane is None:
             lane = self._lanes[flow] = _Lane()
-            self._turns.append(flow)
+            self._turns[flow] = None
         lane.finished = kind is _FIN
         lane.frames.append(frame)
         lane.size += HEADER_SIZE + length
@@ -192,7 +197,7 @@ class Mux:
 
     def _take_turn(self, out: list[Buffer], left: int) -> int:
         """Take one flow's turn: its first frame, and more while they fit; return the bytes taken."""
-        flow = self._turns.popleft()
+        flow, _ = self._turns.popitem(last=False)
         lane = self._lanes[flow]
         frames = lane.frames
         limit = min(QUANTUM, left)
@@ -209,7 +214,7 @@ class Mux:
         self.queued -= taken
         lane.size -= taken
         if frames:
-            self._turns.append(flow)
+            self._turns[flow] = None
         else:
             del self._lanes[flow]
         return taken
@@ -218,6 +223,8 @@ class Mux:
 
     def receive_data(self, data: Buffer, now: float) -> list[Frame]:
         """Take bytes as the carrier delivered them and return the frames completed by them, without PING and PONG.
+
+        Payloads may be views of `data`.
 
         Raises
         ------
@@ -228,18 +235,20 @@ class Mux:
             self._heard_at = now
         frames = self._decoder.feed(data)
         for frame in frames:
-            if frame.type in _HEARTBEAT:
+            if frame.type in _OURS:
                 break
         else:
             return frames
-        return [frame for frame in frames if not self._heartbeat(frame, now)]
+        return [frame for frame in frames if not self._is_consumed(frame, now)]
 
     def at_boundary(self) -> bool:
         """Whether no frame is half received: the only good moment for an EOF."""
         return self._decoder.at_boundary()
 
-    def _heartbeat(self, frame: Frame, now: float) -> bool:
-        """Deal with a PING or PONG; return whether it was one."""
+    def _is_consumed(self, frame: Frame, now: float) -> bool:
+        """Deal with a PING or PONG, and with what a RST means here; return whether that was all."""
+        if frame.type is FrameType.RST:
+            self.drop_flow(frame.flow)
         if frame.type not in _HEARTBEAT:
             return False
         if len(frame.payload) != HEADER_SIZE:
@@ -258,7 +267,7 @@ class Mux:
             self.dropped_pongs += 1
             return
         self._pongs_queued += 1
-        self._queue_control(Frame(FrameType.PONG, 0, payload))
+        self._queue_control(Frame(FrameType.PONG, 0, bytes(payload)))
 
     # --- time ---
 

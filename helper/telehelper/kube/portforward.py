@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
+from telehelper.byte_stream import PulledStream
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,10 +27,11 @@ CLOSE_TIMEOUT: Final = 1.0  # seconds for the server to answer our close, and ag
 _DATA, _ERROR = 0, 1
 
 
-class PortForward:
-    """A :class:`telehelper.carrier.ByteStream` over a port-forward WebSocket."""
+class PortForward(PulledStream):
+    """A :class:`telehelper.byte_stream.ByteStream` over a port-forward WebSocket."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        super().__init__()
         self._socket = socket
         self._announced: set[int] = set()
         # aiohttp has no public way to abort a WebSocket; without this one, closing may take as long as TLS likes.
@@ -68,7 +71,7 @@ class PortForward:
             b"".join((b"\0", *buffers))
         )  # aiohttp's error here is a ConnectionResetError
 
-    async def close(self) -> None:
+    async def hang_up(self) -> None:
         """Close the socket, waiting at most a second for the server's answer; a second later it is gone for certain."""
         try:
             await self._socket.close()
