@@ -33,6 +33,7 @@ from telehelper.tcp_stream import connect_tcp
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from telehelper.byte_stream import ByteStream
     from telehelper.manager.dialer import Dialer
     from telehelper.manager.discovery import ApiReader
 
@@ -134,7 +135,10 @@ class NearCarrier:
 
     async def connect(self, port: int, token: str | None, version: int = VERSION) -> Self:
         """Connect, and with a token say HELLO."""
-        stream = await connect_tcp("127.0.0.1", port)
+        return self.over(await connect_tcp("127.0.0.1", port), token, version)
+
+    def over(self, stream: ByteStream, token: str | None, version: int = VERSION) -> Self:
+        """Use a connection that is there, and with a token say HELLO."""
         mux = Mux(asyncio.get_running_loop().time())
         self.carrier = Carrier(stream, mux, on_frames=self._on_frames, on_lost=self._on_lost)
         self.task = asyncio.ensure_future(self.carrier.run())
@@ -175,7 +179,8 @@ class NearCarrier:
         await self.task
 
     def _on_frames(self, _carrier: Carrier, frames: list[Frame]) -> None:
-        for frame in frames:
+        for view in frames:
+            frame = view._replace(payload=bytes(view.payload))  # kept beyond the call
             if frame.flow:
                 self.flows[frame.flow].receive(frame)
             else:

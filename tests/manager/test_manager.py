@@ -16,9 +16,11 @@ import uvloop
 from telehelper.core.credit import INITIAL_WINDOW
 from telehelper.core.frames import MAX_DATA, VERSION, Frame, FrameType, Proto, decode_coded, encode
 from telehelper.manager import sessions
-from telehelper.manager.dialer import FakeDialer, SocketDialer
+from telehelper.manager.dialer import FakeDialer
 from telehelper.rpc import manager_pb2 as pb
 from telehelper.tcp_stream import connect_tcp
+
+from tests.streams import Listener
 
 from .near_side import WAIT, NearSide, near_side
 
@@ -27,6 +29,12 @@ if TYPE_CHECKING:
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 BLOCK = bytes(range(256)) * 256  # 64 KiB
+
+
+async def refused(port: int) -> None:
+    """Connect to a port where nobody accepts any more; OSError is expected."""
+    error = await Listener(await connect_tcp("127.0.0.1", port)).until_end()
+    raise error or ConnectionResetError
 
 
 @contextlib.asynccontextmanager
@@ -213,18 +221,15 @@ def test_black_hole_times_out() -> None:
 
 
 def test_dial_can_be_called_off() -> None:
-    class Never(SocketDialer):
-        async def connect(self, *_: object) -> socket.socket:
-            await asyncio.Event().wait()
-            raise AssertionError("unreachable")
-
     async def scenario() -> None:
-        async with near_side(dialer=Never()) as near:
+        async with near_side(dialer=FakeDialer(silent=True)) as near:
             flow = (await near.carrier()).open(1)
             await until(lambda: near.manager.sessions.flows == 1)
             flow.reset()
             await until(lambda: near.manager.sessions.flows == 0)
-            assert "cancelled" not in near.log[-1]  # nothing was dialed to the end, nothing is told
+            assert not [
+                line for line in near.log if line.startswith("dial ")
+            ]  # nothing was dialed to the end, nothing is told
 
     run(scenario)
 
@@ -252,15 +257,6 @@ def test_what_must_not_be_dialed(dst: str, why: str, protocol: Proto) -> None:
     run(scenario)
 
 
-def test_icmp_is_not_carried() -> None:
-    async def scenario() -> None:
-        async with near_side() as near:
-            flow = (await near.carrier()).open(0, protocol=Proto.ICMP)
-            assert await flow.coded() == (FrameType.REJECTED, errno.EPROTONOSUPPORT)
-
-    run(scenario)
-
-
 def test_limit_of_flows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("telehelper.manager.carrier_flows.MAX_FLOWS", 2)
 
@@ -272,7 +268,7 @@ def test_limit_of_flows(monkeypatch: pytest.MonkeyPatch) -> None:
             await two.open(port).opened()
             assert await one.open(port).coded() == (FrameType.REJECTED, errno.EMFILE)
 
-    assert sessions.MAX_FLOWS == 10_000
+    assert sessions.MAX_FLOWS > 10_000
     run(scenario)
 
 
@@ -484,13 +480,11 @@ def test_garbage_is_answered_with_the_reason(data: bytes, reason: str) -> None:
     async def scenario() -> None:
         async with near_side() as near:
             stream = await connect_tcp("127.0.0.1", near.manager.carrier_port)
-            await stream.send([data])
-            got = b""
-            async with asyncio.timeout(WAIT):
-                while part := await stream.receive():
-                    got += part
+            heard = Listener(stream)
+            stream.write([data])
+            await heard.until_end()
             await stream.close()
-            assert reason.encode() in got
+            assert reason.encode() in heard.received
             await until(lambda: any(reason in line for line in near.log))
 
     run(scenario)
@@ -613,7 +607,7 @@ def test_drain_says_goodbye_and_lets_flows_end() -> None:
             frame = await carrier.next_control()
             assert (frame.type, decode_coded(frame)[0]) == (FrameType.GOAWAY, errno.ESHUTDOWN)
             with pytest.raises(OSError):  # noqa: PT011  # refused or reset
-                await (await connect_tcp("127.0.0.1", near.manager.carrier_port)).receive()
+                await refused(near.manager.carrier_port)
             assert await carrier.open(port).coded() == (FrameType.REJECTED, errno.ESHUTDOWN)
             await flow.write(b"last words")
             assert await flow.read(10) == b"last words"

@@ -6,16 +6,25 @@ import asyncio
 import contextlib
 import errno
 import socket
+import struct
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import uvloop
-from telehelper.carrier import Carrier, MemoryStream, memory_pair
+from telehelper.byte_stream import MemoryStream, memory_pair
+from telehelper.carrier import Carrier
+from telehelper.core.credit import CreditPool
 from telehelper.core.frames import MAX_DATA, Frame, FrameType, decode_coded
 from telehelper.core.mux import Mux
-from telehelper.manager.tcp_flow import FLOW_QUEUE, TcpFlow
+from telehelper.manager import tcp_flow
+from telehelper.manager.backlog import FLOW_BACKLOG, Backlog, CarrierBacklog
+from telehelper.manager.poller import Poller
+from telehelper.manager.tcp_flow import TcpFlow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    import pytest
 
 MIB = 1024 * 1024
 WAIT = 10.0
@@ -24,12 +33,15 @@ WAIT = 10.0
 class Rig:
     """A flow between a service's socket and a carrier to `far`."""
 
-    def __init__(self, credit: int) -> None:
+    def __init__(self, credit: int, pair: tuple[socket.socket, socket.socket] | None = None) -> None:
         self.near_stream, self.far_stream = memory_pair()
         now = asyncio.get_running_loop().time()
         self.frames: list[Frame] = []
         self.closed: list[int] = []
-        self.waiting: set[TcpFlow] = set()
+        self.waiting: dict[TcpFlow, None] = {}
+        self.poller = Poller()
+        self.pool = CreditPool()
+        self.forget = self.closed.append
         self.carrier = Carrier(
             self.near_stream,
             Mux(now),
@@ -44,18 +56,23 @@ class Rig:
             on_lost=lambda *_: None,
         )
         self.tasks = [asyncio.ensure_future(carrier.run()) for carrier in (self.carrier, self.far)]
-        ours, self.service = socket.socketpair()
+        ours, self.service = pair or socket.socketpair()
         ours.setblocking(False)
         self.service.setblocking(False)
-        self.flow = TcpFlow(
-            1, ours, credit, self.carrier, on_closed=self.closed.append, on_waiting=self.waiting.add
-        )
+        self.backlog = CarrierBacklog(Backlog(), self.carrier.mux)
+        self.flow = TcpFlow(1, ours, credit, self)
         self.flow.start()
 
+    def room(self, flow: int) -> int:
+        return self.backlog.room(flow)
+
+    def wait(self, flow: TcpFlow) -> None:
+        self.waiting[flow] = None
+
     def _look_again(self) -> None:
-        for flow in list(self.waiting):
-            if flow.look_again():
-                self.waiting.discard(flow)
+        waiting, self.waiting = self.waiting, {}
+        for flow in waiting:
+            flow.look_again()
 
     @property
     def stream(self) -> MemoryStream:
@@ -72,8 +89,10 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def rig(credit: int = 16 * MIB) -> AsyncIterator[Rig]:
-    made = Rig(credit)
+async def rig(
+    credit: int = 16 * MIB, pair: tuple[socket.socket, socket.socket] | None = None
+) -> AsyncIterator[Rig]:
+    made = Rig(credit, pair)
     try:
         yield made
     finally:
@@ -83,6 +102,21 @@ async def rig(credit: int = 16 * MIB) -> AsyncIterator[Rig]:
         made.service.close()
         await made.carrier.close("done")
         await asyncio.gather(*made.tasks)
+        assert len(made.poller) == 0
+        assert made.pool.taken == 0
+        made.poller.close()
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Return a TCP connection's two ends: only TCP has resets that overtake."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        return ours, server.accept()[0]
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -96,7 +130,7 @@ def test_held_up_carrier_stops_the_reading_of_the_service_only() -> None:
             loop = asyncio.get_running_loop()
             sender = asyncio.ensure_future(loop.sock_sendall(r.service, bytes(4 * MIB)))
             await r.until(lambda: bool(r.waiting))
-            assert r.carrier.mux.queued_of(1) <= FLOW_QUEUE + MAX_DATA + 8 * 10
+            assert r.carrier.mux.queued_of(1) <= FLOW_BACKLOG + MAX_DATA + 8 * 10
             assert not sender.done()
             r.stream.may_send.set()
             await sender
@@ -181,5 +215,123 @@ def test_service_that_dies_while_data_waits_for_it() -> None:
             r.service.close()
             await r.until(lambda: r.closed == [1])
             await r.until(lambda: r.frames[-1].type is FrameType.RST)
+
+    run(scenario)
+
+
+def test_reset_is_noticed_without_credit_but_what_came_before_it_is_still_read() -> None:
+    async def scenario() -> None:
+        async with rig(credit=1000, pair=tcp_pair()) as r:
+            r.service.send(bytes(3000))
+            await r.until(lambda: r.received == 1000)
+            reset(r.service)
+            await r.until(lambda: r.flow._failed == errno.ECONNRESET)
+            assert r.closed == []
+            r.flow.receive_data(b"goes nowhere")
+            r.flow.receive_credit(10_000)
+            await r.until(lambda: r.closed == [1])
+            await r.until(lambda: r.frames[-1].type is FrameType.RST)
+            assert decode_coded(r.frames[-1])[0] == errno.ECONNRESET
+            assert r.received == 3000
+
+    run(scenario)
+
+
+def test_near_side_that_gives_no_credit_learns_of_the_reset_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tcp_flow, "PATIENCE", 0.02)
+
+    async def scenario() -> None:
+        async with rig(credit=1000, pair=tcp_pair()) as r:
+            r.service.send(bytes(3000))
+            await r.until(lambda: r.received == 1000)
+            reset(r.service)
+            await r.until(lambda: r.closed == [1])
+            await r.until(lambda: r.frames[-1].type is FrameType.RST)
+            assert r.received == 1000
+
+    run(scenario)
+
+
+def test_patience_lasts_while_only_the_carrier_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp_flow, "PATIENCE", 0.01)
+
+    async def scenario() -> None:
+        async with rig(credit=0, pair=tcp_pair()) as r:
+            r.stream.may_send.clear()
+            r.carrier.send(Frame(FrameType.DATA, 2, b"this holds the writer up"))
+            await r.until(lambda: not r.carrier.mux.queued)
+            r.service.send(bytes(FLOW_BACKLOG + 2 * MAX_DATA))
+            reset(r.service)
+            r.flow.receive_credit(16 * MIB)
+            await r.until(lambda: bool(r.waiting))
+            await asyncio.sleep(0.05)
+            assert r.closed == []
+            r.stream.may_send.set()
+            await r.until(lambda: r.closed == [1])
+            await r.until(lambda: r.frames[-1].type is FrameType.RST)
+
+    run(scenario)
+
+
+def test_reset_after_the_services_end_is_noticed_without_writing() -> None:
+    async def scenario() -> None:
+        async with rig(pair=tcp_pair()) as r:
+            r.service.shutdown(socket.SHUT_WR)
+            await r.until(lambda: r.frames and r.frames[-1].type is FrameType.FIN)
+            reset(r.service)
+            await r.until(lambda: r.closed == [1])
+            await r.until(lambda: r.frames[-1].type is FrameType.RST)
+
+    run(scenario)
+
+
+def test_end_of_file_that_came_with_the_last_bytes() -> None:
+    async def scenario() -> None:
+        async with rig(pair=tcp_pair()) as r:
+            r.service.send(b"last words")
+            r.service.close()
+            await r.until(lambda: r.frames and r.frames[-1].type is FrameType.FIN)
+            assert r.received == 10
+            r.flow.receive_fin()
+            assert r.closed == [1]
+
+    run(scenario)
+
+
+def test_urgent_data_does_not_hide_what_follows() -> None:
+    async def scenario() -> None:
+        async with rig(pair=tcp_pair()) as r:
+            r.service.send(b"before")
+            r.service.send(b"!", socket.MSG_OOB)
+            r.service.send(b"after")
+            await r.until(lambda: r.received == len("beforeafter"))
+
+    run(scenario)
+
+
+def test_idle_flow_is_small() -> None:
+    """What ten thousand of them cost Python; the kernel's share is its own."""
+
+    async def scenario() -> None:
+        async with rig() as r:
+            pairs = [socket.socketpair() for _ in range(200)]
+            flows: list[TcpFlow] = []
+            r.poller.watch(r.service.fileno(), r.flow)  # its tables exist
+            tracemalloc.start()
+            before = tracemalloc.get_traced_memory()[0]
+            for i, (ours, _) in enumerate(pairs):
+                flow = TcpFlow(2 + i, ours, 1 << 20, r)
+                flow.start()
+                flows.append(flow)
+            await asyncio.sleep(0)
+            grown = tracemalloc.get_traced_memory()[0] - before
+            tracemalloc.stop()
+            assert grown / len(pairs) < 1024
+            r.poller.forget(r.service.fileno())
+            for flow, (_, theirs) in zip(flows, pairs, strict=True):
+                flow.abort()
+                theirs.close()
 
     run(scenario)

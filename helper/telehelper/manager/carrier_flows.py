@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import os
+from collections import OrderedDict
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from telehelper.core.credit import MAX_CREDIT
@@ -20,17 +20,24 @@ from telehelper.core.frames import (
     encode_u32,
 )
 from telehelper.errors import TunnelError
-from telehelper.manager.dialer import refusal
+from telehelper.manager.backlog import CarrierBacklog
+from telehelper.manager.dialer import Dial, is_connected, refusal, text_of
+from telehelper.manager.echo_flow import EchoFlow, open_echo_socket
 from telehelper.manager.sessions import MAX_FLOWS
 from telehelper.manager.tcp_flow import TcpFlow
 from telehelper.manager.udp_flow import UdpFlow
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from telehelper.carrier import Carrier
+    from telehelper.manager.datagram_flow import DatagramFlow
     from telehelper.manager.dialer import Dialer
     from telehelper.manager.sessions import Session
+    from telehelper.manager.shared import Shared
+
+LOOKS: Final = 64  # flows that look for room each time the carrier has taken something; it costs little, then
 
 _DATA: Final = FrameType.DATA
 
@@ -46,6 +53,8 @@ class CarrierFlows:
         How to reach services.
     audit
         Takes one line for each dial.
+    shared
+        What all carriers share.
     allow_loopback
         Dial the loopback too; for tests.
 
@@ -63,21 +72,25 @@ class CarrierFlows:
         session: Session,
         dialer: Dialer,
         audit: Callable[[str], None],
+        shared: Shared,
         *,
         allow_loopback: bool = False,
     ) -> None:
         self.stray = 0
         self.draining = False
-        self._carrier = carrier
+        self.carrier = carrier
+        self.poller = shared.poller
+        self.pool = shared.pool
+        self._backlog = CarrierBacklog(shared.backlog, carrier.mux)
+        self.room = self._backlog.room
         self._session = session
         self._dialer = dialer
         self._audit = audit
         self._allow_loopback = allow_loopback
-        self._loop = asyncio.get_running_loop()
         self._tcp: dict[int, TcpFlow] = {}
-        self._udp: dict[int, UdpFlow] = {}
-        self._dials: dict[int, asyncio.Task[bool]] = {}
-        self._waiting: set[TcpFlow] = set()  # for room in the mux
+        self._datagrams: dict[int, DatagramFlow] = {}
+        self._dials: dict[int, Dial] = {}
+        self._waiting: OrderedDict[TcpFlow, None] = OrderedDict()  # for room in the mux, the first come first
 
     def receive_frames(self, frames: list[Frame]) -> None:
         """Take frames in order; TunnelError if one breaks the protocol."""
@@ -92,21 +105,30 @@ class CarrierFlows:
             else:
                 self._receive_other(frame)
 
+    def wait(self, flow: TcpFlow) -> None:
+        """See :class:`~telehelper.manager.tcp_flow.Home`."""
+        self._waiting[flow] = None
+
     def look_again(self) -> None:
-        """Let flows go on that waited for room in the mux."""
-        waiting = self._waiting
-        for flow in list(waiting):
-            if flow.look_again():
-                waiting.discard(flow)
+        """Let flows go on that waited for room in the mux, in turn."""
+        waiting, mux = self._waiting, self.carrier.mux
+        for looks in range(len(waiting)):
+            if mux.queued and (looks >= LOOKS or not self._backlog.has_room()):
+                return  # the carrier will take more, and this be called again
+            waiting.popitem(last=False)[0].look_again()
+        self._backlog.settle()
 
     def abort(self) -> None:
         """Reset everything: the carrier is lost."""
-        for task in list(self._dials.values()):
-            task.cancel()
-        flows: list[TcpFlow | UdpFlow] = [*self._tcp.values(), *self._udp.values()]
+        for dial in self._dials.values():
+            dial.cancel()
+        flows: list[TcpFlow | DatagramFlow] = [*self._tcp.values(), *self._datagrams.values()]
         for flow in flows:
             flow.abort()
-            self._forget(flow.flow)
+        self._session.flows -= len(self._dials) + len(flows)
+        for table in (self._dials, self._tcp, self._datagrams, self._waiting):
+            table.clear()
+        self._backlog.close()
 
     def _receive_other(self, frame: Frame) -> None:
         kind = frame.type
@@ -119,10 +141,10 @@ class CarrierFlows:
 
     def _receive_flow(self, frame: Frame) -> None:
         kind, number, payload = frame
-        flow = self._tcp.get(number) or self._udp.get(number)
+        flow = self._tcp.get(number) or self._datagrams.get(number)
         if kind is FrameType.CREDIT and isinstance(flow, TcpFlow):
             flow.receive_credit(decode_u32(frame))
-        elif kind is FrameType.DATAGRAM and isinstance(flow, UdpFlow):
+        elif kind is FrameType.DATAGRAM and flow is not None and not isinstance(flow, TcpFlow):
             flow.receive_datagram(payload)
         elif kind is FrameType.FIN and flow is not None:
             flow.receive_fin()
@@ -132,98 +154,108 @@ class CarrierFlows:
         else:
             self.stray += 1
 
-    def _receive_reset(self, number: int, flow: TcpFlow | UdpFlow | None) -> None:
+    def _receive_reset(self, number: int, flow: TcpFlow | DatagramFlow | None) -> None:
         if flow is not None:
             flow.abort()
-            self._carrier.drop_flow(number)
-            self._forget(number)
+            self.carrier.drop_flow(number)
+            self.forget(number)
         elif number in self._dials:
-            self._dials[number].cancel()
+            self._dials.pop(number).cancel()
+            self._session.flows -= 1
         else:
             self.stray += 1
 
     # --- opening ---
 
     def _open(self, flow: int, what: Open) -> None:
-        if flow in self._tcp or flow in self._udp or flow in self._dials:
+        if flow in self._tcp or flow in self._datagrams or flow in self._dials:
             raise TunnelError(f"flow {flow} was opened twice")
         code, reason = self._refusal(what)
         if code:
             self._reject(flow, what, code, reason)
             return
         self._session.flows += 1
-        if what.protocol is Proto.UDP:
-            self._open_udp(flow, what)
+        if what.protocol is Proto.TCP:
+            self._open_tcp(flow, what)
         else:
-            task = self._dials[flow] = self._loop.create_task(self._dial(flow, what))
-            task.add_done_callback(lambda done: self._dialed(flow, done))
+            self._open_datagrams(flow, what)
 
     def _refusal(self, what: Open) -> tuple[int, str]:
         if self.draining:
             return errno.ESHUTDOWN, "the manager is shutting down"
-        if what.protocol is Proto.ICMP:
-            return errno.EPROTONOSUPPORT, "ICMP is not carried"
         if self._session.flows >= MAX_FLOWS:
             return errno.EMFILE, f"the session has {MAX_FLOWS} flows already"
         reason = refusal(what.dst, allow_loopback=self._allow_loopback)
         return (errno.EACCES, reason) if reason else (0, "")
 
-    def _open_udp(self, flow: int, what: Open) -> None:
+    def _open_datagrams(self, flow: int, what: Open) -> None:
+        datagrams: DatagramFlow
         try:
-            sock = self._dialer.associate(what.dst, what.dport)
+            if what.protocol is Proto.UDP:
+                datagrams = UdpFlow(flow, self._dialer.associate(what.dst, what.dport), self)
+            else:
+                datagrams = EchoFlow(flow, open_echo_socket(what.dst), self)
         except OSError as error:
-            self._session.flows -= 1
-            self._reject_error(flow, what, error)
+            self._fail(flow, what, error)
             return
-        self._udp[flow] = udp = UdpFlow(flow, sock, self._carrier, self._forget)
-        self._carrier.send(encode_u32(FrameType.OPENED, flow, 0))
+        self._datagrams[flow] = datagrams
+        self.carrier.send(encode_u32(FrameType.OPENED, flow, 0))
         self._log(flow, what, "ok")
-        udp.start()
+        datagrams.start()
 
-    async def _dial(self, flow: int, what: Open) -> bool:
-        """Dial and say how it went; return whether the flow is open."""
-        started = self._loop.time()
+    def _open_tcp(self, flow: int, what: Open) -> None:
+        started = monotonic()
         try:
-            sock = await self._dialer.connect(what.dst, what.dport, what.timeout)
+            sock = self._dialer.connect(what.dst, what.dport)
         except OSError as error:
-            self._reject_error(flow, what, error)
-            return False
-        # Nothing is awaited from here on, so no cancellation can lose the socket.
-        self._tcp[flow] = tcp = TcpFlow(
-            flow,
-            sock,
-            min(what.credit, MAX_CREDIT),
-            self._carrier,
-            on_closed=self._forget,
-            on_waiting=self._waiting.add,
-        )
-        self._carrier.send(encode_u32(FrameType.OPENED, flow, tcp.initial_credit))
-        self._log(flow, what, f"ok {(self._loop.time() - started) * 1e3:.1f} ms")
+            self._fail(flow, what, error)
+            return
+        try:
+            connected = is_connected(sock)  # on the same node it often is by now
+        except OSError as error:
+            sock.close()
+            self._fail(flow, what, error)
+            return
+        if connected:
+            self._start(flow, what, sock, started)
+        else:
+            self._dials[flow] = Dial(flow, what, sock, self.poller, self._dialed)
+
+    def _dialed(self, dial: Dial, error: OSError | None) -> None:
+        del self._dials[dial.flow]
+        if error is not None:
+            self._fail(dial.flow, dial.what, error)
+        else:
+            self._start(dial.flow, dial.what, dial.sock, dial.started).ready(dial.events)
+
+    def _start(self, flow: int, what: Open, sock: socket.socket, started: float) -> TcpFlow:
+        tcp = self._tcp[flow] = TcpFlow(flow, sock, min(what.credit, MAX_CREDIT), self)
+        self.carrier.send(encode_u32(FrameType.OPENED, flow, tcp.initial_credit))
+        self._log(flow, what, f"ok {(monotonic() - started) * 1e3:.1f} ms")
         tcp.start()
-        return True
+        return tcp
 
-    def _dialed(self, flow: int, task: asyncio.Task[bool]) -> None:
-        del self._dials[flow]
-        if task.cancelled() or not task.result():
-            self._session.flows -= 1
-
-    def _reject_error(self, flow: int, what: Open, error: OSError) -> None:
+    def _fail(self, flow: int, what: Open, error: OSError) -> None:
+        self._session.flows -= 1
         code = error.errno or errno.EIO
-        self._reject(flow, what, code, os.strerror(code))  # event loops put words of their own into strerror
+        self._reject(flow, what, code, error.strerror or str(error))
 
     def _reject(self, flow: int, what: Open, code: int, reason: str) -> None:
-        self._carrier.send(encode_coded(FrameType.REJECTED, flow, code, reason))
+        self.carrier.send(encode_coded(FrameType.REJECTED, flow, code, reason))
         self._log(flow, what, f"{errno.errorcode.get(code, code)} {reason}")
 
     def _log(self, flow: int, what: Open, result: str) -> None:
-        where = f"[{what.dst}]" if what.dst.version == 6 else str(what.dst)
+        where = text_of(what.dst)
+        if what.dst.version == 6:
+            where = f"[{where}]"
         kind = what.protocol.name.lower()
         self._audit(f"dial session={self._session.id} flow={flow} {kind} {where}:{what.dport} {result}")
 
-    def _forget(self, flow: int) -> None:
+    def forget(self, flow: int) -> None:
+        """See :class:`~telehelper.manager.tcp_flow.Home`."""
         tcp = self._tcp.pop(flow, None)
         if tcp is not None:
-            self._waiting.discard(tcp)
+            self._waiting.pop(tcp, None)
         else:
-            self._udp.pop(flow, None)
+            self._datagrams.pop(flow, None)
         self._session.flows -= 1

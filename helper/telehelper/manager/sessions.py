@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_SESSIONS: Final = 1000  # registered at once; a session without a user expires
-# Open at once in one session; a process has 2**20 descriptors at most, containers often less
-MAX_FLOWS: Final = 10_000
+# Open at once in one session: ten thousand, and those that are on their way in or out meanwhile
+MAX_FLOWS: Final = 12_000
 
 
 @dataclass(slots=True, eq=False)
