@@ -6,6 +6,8 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from telehelper.endpoint import PORTFORWARD
+
 from telemagic import live
 from telemagic.connecting import ConnectOptions
 from telemagic.session import session
@@ -50,6 +52,7 @@ def connect(
     also_proxy: Sequence[str] = (),
     never_proxy: Sequence[str] = (),
     dns: str = "auto",
+    carrier: str = PORTFORWARD,
     on_phase: Callable[[PhaseChanged], None] | None = None,
 ) -> Connection:
     """Connect this machine to a cluster: its services answer here by name until the connection ends.
@@ -66,6 +69,8 @@ def connect(
         CIDRs to send to the cluster, and to keep from it, besides those it is found to have.
     dns
         Mechanism by which names resolve: auto, resolvconf, or none.
+    carrier
+        How data travels: "portforward", or "tls://HOST:PORT" or "tcp://HOST:PORT" where the traffic manager listens.
     on_phase
         Called in this thread with each phase's start and end; without it a notebook shows a card.
 
@@ -80,7 +85,7 @@ def connect(
         With a one-line message and a hint; nothing is left behind then.
     """
     options, viewer = _options(
-        context, namespace, kubeconfig, timeout, also_proxy, never_proxy, dns, on_phase
+        context, namespace, kubeconfig, timeout, also_proxy, never_proxy, dns, carrier, on_phase
     )
     return session().connect(options, demo=demo, viewer=viewer)
 
@@ -95,11 +100,12 @@ def aconnect(
     also_proxy: Sequence[str] = (),
     never_proxy: Sequence[str] = (),
     dns: str = "auto",
+    carrier: str = PORTFORWARD,
     on_phase: Callable[[PhaseChanged], None] | None = None,
 ) -> PendingConnection:
     """Connect as :func:`connect` does, without blocking the event loop: `await` it or use it in `async with`."""
     options, viewer = _options(
-        context, namespace, kubeconfig, timeout, also_proxy, never_proxy, dns, on_phase
+        context, namespace, kubeconfig, timeout, also_proxy, never_proxy, dns, carrier, on_phase
     )
     return PendingConnection(partial(session().aconnect, options, demo=demo, viewer=viewer))
 
@@ -112,6 +118,7 @@ def _options(
     also_proxy: Sequence[str],
     never_proxy: Sequence[str],
     dns: str,
+    carrier: str,
     on_phase: Callable[[PhaseChanged], None] | None,
 ) -> tuple[ConnectOptions, live.Viewer]:
     options = ConnectOptions(
@@ -122,5 +129,6 @@ def _options(
         tuple(also_proxy),
         tuple(never_proxy),
         dns,
+        carrier=carrier,
     )
     return options, live.viewer_for(live.current_shell(), on_phase)

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from telehelper import messages
+from telehelper.endpoint import PORTFORWARD, parse_carrier
 from telehelper.errors import ConnectTimeout, HelperLost, SudoDenied, UsageError
 from telehelper.messages import Connect, GetStatus, Message, PhaseChanged
 
@@ -44,6 +45,7 @@ class ConnectOptions:
     never_proxy: tuple[str, ...] = ()
     dns: str = "auto"
     elevate: str = "auto"
+    carrier: str = PORTFORWARD
 
     def check(self) -> None:
         """Refuse values that can never work.
@@ -51,7 +53,7 @@ class ConnectOptions:
         Raises
         ------
         UsageError
-            A CIDR is none, the timeout is not positive, or the DNS mechanism is unknown.
+            A CIDR is none, the timeout is not positive, the DNS mechanism is unknown, or `carrier` names no way.
         """
         for cidr in (*self.also_proxy, *self.never_proxy):
             try:
@@ -64,6 +66,7 @@ class ConnectOptions:
             raise UsageError(
                 f"unknown DNS mechanism {self.dns!r}", hint=f"one of: {', '.join(DNS_MECHANISMS)}"
             )
+        parse_carrier(self.carrier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +243,7 @@ class Attempt:
             also_proxy=options.also_proxy,
             never_proxy=options.never_proxy,
             dns=options.dns,
+            carrier=options.carrier,
         )
 
     async def _ask(self, budget: asyncio.Timeout, prompt: str) -> str | None:

@@ -47,6 +47,7 @@ STATUS: Final = messages.Status(
         messages.CidrRow("198.18.0.0/20", "services", "ServiceCIDR kubernetes", "likely"),
     ),
     offload="csum, tso4, tso6",
+    carrier="portforward",
 )
 
 

@@ -7,13 +7,14 @@ import atexit
 import os
 import time
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from telehelper.errors import AlreadyConnected, NotConnected, TelemagicError
 from telehelper.messages import Message, PhaseChanged, TunnelChanged
 
 from telemagic import live
-from telemagic.connecting import Attempt, ConnectOptions, Launch, Target, resolve
+from telemagic.connecting import Attempt, Launch, Target, resolve
 from telemagic.connection import Connection
 from telemagic.loop import CANCEL_PATIENCE, AsyncForeground, BlockingForeground, Foreground, Job, LoopThread
 from telemagic.progress import Progress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from telehelper import messages
 
     from telemagic.cards import Card
+    from telemagic.connecting import ConnectOptions
     from telemagic.control import ControlClient
 
 EXIT_PATIENCE: Final = 1.5  # seconds; a front end kills a kernel that takes longer than 2.5 to end
@@ -152,6 +154,7 @@ class Session:
                 ("also-proxy", was.options.also_proxy, target.options.also_proxy),
                 ("never-proxy", was.options.never_proxy, target.options.never_proxy),
                 ("dns", was.options.dns, target.options.dns),
+                ("carrier", was.options.carrier, target.options.carrier),
             )
             if old != new
         ]
@@ -279,15 +282,11 @@ class Session:
         if self._demo is None:
             self._demo = demo.ensure(owned=True)
             self._demo.attach()
-        return ConnectOptions(
+        return replace(
+            options,
             context=options.context or self._demo.context,
             namespace=options.namespace or self._demo.namespace,
             kubeconfig=str(self._demo.kubeconfig),
-            timeout=options.timeout,
-            also_proxy=options.also_proxy,
-            never_proxy=options.never_proxy,
-            dns=options.dns,
-            elevate=options.elevate,
         )
 
     def _release_demo(self) -> None:

@@ -9,7 +9,8 @@
     ├── NetConfigError              CidrConflict(wanted, existing, device), VifError, ResolverError,
     │                               UndoIncomplete(left)
     ├── ClusterError                KubeconfigError, ApiServerUnavailable, CredentialsRefused,
-    │                               ManagerUnavailable, ManagerTooOld, SessionExpired, ConnectTimeout
+    │                               ManagerUnavailable, ManagerUntrusted, ManagerTooOld, SessionExpired,
+    │                               ConnectTimeout
     └── ProtocolError               never raised itself
         ├── RemoteProtocolError     they broke it: TunnelError, ControlError  (packets don't raise; they Drop)
         └── LocalProtocolError      we broke it: a bug, keep the traceback
@@ -185,6 +186,21 @@ class ManagerUnavailable(ClusterError):
     """There is no traffic manager in the cluster, or none is ready."""
 
     slug = "manager-unavailable"
+
+
+class ManagerUntrusted(ClusterError):
+    """Who answers where carriers should go is not the traffic manager. It was told nothing, above all not the token."""
+
+    slug = "manager-untrusted"
+    default_hint = "something is between you and it (a proxy? a load balancer?): --carrier portforward"
+
+    @classmethod
+    def at(cls, host: str, port: int) -> ManagerUntrusted:
+        """Build the error from where the wrong certificate was shown."""
+        return cls(
+            f"{host} port {port} is not the traffic manager: its certificate is not the one the manager named; "
+            "nothing was sent to it"
+        )
 
 
 class ManagerTooOld(ClusterError):

@@ -73,7 +73,8 @@ class Connect(Message):
     """Bring the tunnel up. Answered with :class:`Status` when ready, :class:`PhaseChanged` events come before.
 
     ``kubeconfig`` is the value of ``KUBECONFIG`` (paths separated by colons); ``context`` and ``namespace`` empty
-    mean the kubeconfig's own. On failure everything begun is undone and the data plane exits.
+    mean the kubeconfig's own. ``carrier``: portforward, or the URL of a manager's listener. On failure everything
+    begun is undone and the data plane exits.
     """
 
     kubeconfig: str
@@ -84,6 +85,7 @@ class Connect(Message):
     also_proxy: tuple[str, ...] = ()
     never_proxy: tuple[str, ...] = ()
     dns: str = "auto"
+    carrier: str = "portforward"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,8 @@ class Status(Message):
     notices: tuple[str, ...] = ()
     offload: str = ""
     last_error: str = ""
+    carrier: str = ""  # how carriers are opened: as in Connect
+    address_v6: str = ""  # empty where the cluster, or this machine, has no IPv6
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,12 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--dns", choices=DNS_MECHANISMS, default="auto", help="how names resolve; default: auto"
     )
+    parser.add_argument(
+        "--carrier",
+        default="portforward",
+        metavar="WAY",
+        help="how data travels: portforward (default), or tls://HOST:PORT or tcp://HOST:PORT of the manager's own",
+    )
 
 
 def run(session: Session, args: Namespace) -> Connection:
@@ -61,5 +67,6 @@ def run(session: Session, args: Namespace) -> Connection:
         tuple(args.also_proxy),
         tuple(args.never_proxy),
         args.dns,
+        carrier=args.carrier,
     )
     return session.connect(options, demo=args.demo)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSMsgType, web
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address
     from pathlib import Path
 
+    from telehelper.endpoint import Endpoint
     from telehelper.errors import ClusterError
 
 NAMESPACE = "telemagic"
@@ -30,7 +32,7 @@ GRPC, CARRIER = 8081, 8082
 class Cluster:
     """One API server and one manager; `sockets` are the port-forwards that are open, by port."""
 
-    def __init__(self, pki: Pki, folder: Path) -> None:
+    def __init__(self, pki: Pki, folder: Path, carrier_listen: tuple[Endpoint, ...] = ()) -> None:
         resolv_conf = folder / "pod-resolv.conf"
         resolv_conf.write_text(
             "nameserver 198.18.0.10\nsearch shop.svc.cluster.local svc.cluster.local cluster.local\n"
@@ -42,6 +44,7 @@ class Cluster:
             service_account=folder,
             allow_loopback=True,
             poll_interval=0.05,
+            carrier_listen=carrier_listen,
         )
         self.objects: dict[str, dict[str, Any] | ClusterError] = {}  # what the manager finds in the cluster
         self.log: list[str] = []
@@ -61,9 +64,17 @@ class Cluster:
         finally:
             await self.manager.drain(0)
 
+    def listen_at(self, *endpoints: Endpoint) -> None:
+        """Have the next manager listen there."""
+        self.config = replace(self.config, carrier_listen=endpoints)
+
     async def restart_manager(self) -> None:
         """Replace the manager by another, which knows no session."""
         await self.manager.drain(0)
+        await self.start_manager()
+
+    async def start_manager(self) -> None:
+        """Start another manager, and lead port-forwards there; the one before is the caller's."""
         self.manager = Manager(self.config, self.log.append, reader=FakeApiReader(self.objects))
         await self.manager.start()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import uvloop
+from telehelper.core.datagram import make_datagram
 from telehelper.core.flows import FiveTuple
 from telehelper.core.frames import (
     Frame,
@@ -19,7 +20,7 @@ from telehelper.core.frames import (
     encode_coded,
     encode_u32,
 )
-from telehelper.core.packet import TcpTemplate, make_datagram, syn_options, to_key
+from telehelper.core.packet import TcpTemplate, syn_options, to_key
 from telehelper.core.stack import Stack
 from telehelper.datapath.engine import OWN_FLOWS, Engine
 from telehelper.errors import LocalProtocolError
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from ipaddress import IPv6Address
 
-    from telehelper.core.packet import Buffer
+    from telehelper.core.mux import Buffer
 
 OURS, RESOLVER = IPv4Address("198.19.240.0"), IPv4Address("198.19.240.1")
 DNS_SERVER, OTHER_SERVER = IPv4Address("198.18.0.10"), IPv4Address("198.18.0.11")

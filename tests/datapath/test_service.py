@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,9 +14,10 @@ import uvloop
 from telehelper.core.flows import FiveTuple
 from telehelper.core.frames import Proto
 from telehelper.core.packet import Segment, TcpTemplate, parse, syn_options, to_key
-from telehelper.datapath import tunnel as tunnel_module
+from telehelper.datapath import backoff, openers
 from telehelper.datapath.netd_client import NetdClient
 from telehelper.datapath.service import DataPlane
+from telehelper.endpoint import Endpoint
 from telehelper.errors import (
     AlreadyConnected,
     CidrConflict,
@@ -29,6 +30,7 @@ from telehelper.errors import (
     ResolverError,
     TelemagicError,
     UndoIncomplete,
+    UsageError,
     VifError,
 )
 from telehelper.manager.discovery import NODES, SERVICE_CIDRS
@@ -57,6 +59,7 @@ from telehelper.messages import (
     VifOpened,
     Welcome,
 )
+from telehelper.tcp_stream import TcpStream, connect_tcp
 
 from tests.core.builders import whole
 from tests.datapath.cluster_in_process import CARRIER, GRPC, NAMESPACE, PODS, Cluster
@@ -83,8 +86,8 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tunnel_module, "FIRST_DELAY", 0.005)
-    monkeypatch.setattr(tunnel_module, "MAX_DELAY", 0.05)
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.005)
+    monkeypatch.setattr(backoff, "MAX_DELAY", 0.05)
 
 
 class ObligingNetd(ScriptedNetd):
@@ -493,6 +496,68 @@ def test_netd_dies_while_connecting(pki: Pki, tmp_path: Path) -> None:
     bench(pki, tmp_path, work)
 
 
+# --- direct carriers ---------------------------------------------------------------------------------------------
+
+
+def test_direct_carriers_are_told_and_never_routed_into_the_tunnel(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside_the_cluster = POD_CIDR.replace("0/24", "7")
+
+    async def work(it: Bench) -> None:
+        it.cluster.listen_at(Endpoint("tcp", "127.0.0.1", 0))
+        await it.cluster.restart_manager()
+        (listening,) = it.cluster.manager.listening
+        dialed = []
+
+        async def connect(host: str, port: int) -> TcpStream:
+            dialed.append((host, port))
+            return await connect_tcp("127.0.0.1", listening.port)
+
+        monkeypatch.setattr(openers, "connect_tcp", connect)
+        carrier = f"tcp://{inside_the_cluster}:8084"
+        status = await it.connect(carrier=carrier)
+        assert (status.carrier, status.carriers) == (carrier, 2)
+        assert dialed == [(inside_the_cluster, 8084)] * 2
+        (tunnel,) = (row for row in status.phases if row.phase == "tunnel")
+        assert tunnel.detail.endswith(f"carriers by {carrier}")
+        (configured,) = it.netd.of(Configure)
+        routed = [ip_network(route.cidr) for route in configured.routes]
+        for last in range(256):
+            address = ip_address(POD_CIDR.replace("0/24", str(last)))
+            is_routed = any(address in network for network in routed)
+            assert is_routed == (str(address) != inside_the_cluster), address
+        # Nor when the cluster's networks change.
+        it.cluster.objects[NODES] = {"items": [node("a", POD_CIDR), node("b", NEW_CIDR)]}
+        await until(lambda: len(it.netd.of(Configure)) == 2)
+        routed = [ip_network(route.cidr) for route in it.netd.of(Configure)[1].routes]
+        assert ip_network(NEW_CIDR) in routed
+        assert not any(ip_address(inside_the_cluster) in network for network in routed)
+        # Another notebook that wants another way is told.
+        with pytest.raises(AlreadyConnected, match="with other options"):
+            await it.connect()
+
+    bench(pki, tmp_path, work)
+
+
+@pytest.mark.parametrize(
+    ("carrier", "kind", "words"),
+    [
+        ("pigeon", UsageError, "'pigeon' is no address for carriers"),
+        ("tls://nowhere.invalid:1", ManagerUnavailable, "does not resolve"),
+        ("tls://127.0.0.1:1", ManagerUnavailable, "has no TLS listener"),
+        ("tcp://127.0.0.1:1", ManagerUnavailable, "does not take carriers: connection refused"),
+    ],
+)
+def test_direct_carriers_that_cannot_be_are_undone(
+    pki: Pki, tmp_path: Path, carrier: str, kind: type[TelemagicError], words: str
+) -> None:
+    async def work(it: Bench) -> None:
+        assert words in (await it.failure(kind, carrier=carrier)).message
+
+    bench(pki, tmp_path, work)
+
+
 # --- while connected ---------------------------------------------------------------------------------------------
 
 
@@ -513,18 +578,21 @@ def test_the_tunnel_breaks_and_comes_back(pki: Pki, tmp_path: Path) -> None:
     async def work(it: Bench) -> None:
         await it.connect()
         it.cluster.api.answer(PODS, {"items": []})  # for a while there is no manager
-        await it.cluster.cut(GRPC)
+        await it.cluster.cut(CARRIER)
         await until(lambda: it.tunnel_changes() == [False])
         status = await it.status()
         assert (status.state, status.carriers, status.cluster_domain) == ("reconnecting", 0, "cluster.local")
-        assert status.last_error
+        assert "carrier" in status.last_error
+        await until(lambda: "no traffic manager" in it.plane.status().last_error, "saying what it waits for")
         assert it.plane.is_connected
         del it.cluster.api.answers[PODS]
         it.cluster.api.answer(PODS, {"items": [_manager_pod()]})
 
         await until(lambda: it.plane.status().state == "connected")  # it can be told at every moment
         assert it.tunnel_changes() == [False, True]
-        assert (await it.status()).cluster_domain == "cluster.local"
+        status = await it.status()
+        assert status.cluster_domain == "cluster.local"
+        assert "carrier" in status.last_error  # what was lost, not what came of trying again
         await until(lambda: len(it.cluster.sockets[CARRIER]) == 2)
 
     bench(pki, tmp_path, work)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 import pytest
 import uvloop
 from telehelper.core.frames import Frame, FrameType, Open, Proto, decode_coded, encode_coded, encode_open
-from telehelper.datapath import tunnel as tunnel_module
-from telehelper.datapath.tunnel import MAX_DELAY, WAITING_OPENS, Tunnel
+from telehelper.datapath import backoff
+from telehelper.datapath.tunnel import WAITING_OPENS, Tunnel
 from telehelper.datapath.tunnel_fake import FakeCarrier, FakeManagers, FakeUplink, RecordingUser
 from telehelper.errors import ApiServerUnavailable, ManagerUnavailable
 from telehelper.rpc.manager_pb2 import ClusterInfo
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tunnel_module, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(tunnel_module, "MAX_DELAY", 0.004)
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(backoff, "MAX_DELAY", 0.004)
 
 
 class Bench:
@@ -65,9 +64,6 @@ def open_frame(flow: int, timeout: float = 10.0) -> Frame:
 
 def data(flow: int) -> Frame:
     return Frame(FrameType.DATA, flow, b"x")
-
-
-GOAWAY = encode_coded(FrameType.GOAWAY, 0, 0, "draining")
 
 
 def bench(work: Callable[[Bench], Awaitable[None]], carriers: int = 2, *, start: bool = True) -> None:
@@ -146,10 +142,10 @@ def test_frames_of_unknown_flows_go_nowhere() -> None:
     bench(work)
 
 
-def test_frames_from_carriers_reach_the_user_in_order_without_the_carriers_own() -> None:
+def test_frames_from_carriers_reach_the_user_in_order() -> None:
     async def work(it: Bench) -> None:
-        opened, hello = Frame(FrameType.OPENED, 1, b"\0\0\0\1"), Frame(FrameType.HELLO, 0, b"\0\1")
-        it.tunnel.carrier_frames(it.carrier(0), [hello, opened, data(1)])
+        opened = Frame(FrameType.OPENED, 1, b"\0\0\0\1")
+        it.tunnel.carrier_frames([opened, data(1)])
         assert it.user.frames == [opened, data(1)]
 
     bench(work)
@@ -215,7 +211,7 @@ def test_replacing_is_tried_until_it_succeeds() -> None:
         it.tunnel.carrier_lost(it.carrier(0), "cut")
         await until(lambda: it.tunnel.carriers == 2)
         assert it.uplink.asked == 3
-        assert "cut" in it.tunnel.last_error
+        assert it.tunnel.last_error == "cut"  # while it was being tried: what it failed on
 
     bench(work)
 
@@ -245,7 +241,7 @@ def test_a_flow_opened_by_the_user_while_it_hears_of_a_loss_survives() -> None:
     bench(work)
 
 
-# --- the last carrier, or the control connection -----------------------------------------------------------------
+# --- the last carrier, the control connection, the session -------------------------------------------------------
 
 
 def lose_all(it: Bench) -> None:
@@ -269,14 +265,34 @@ def test_the_last_carrier_takes_all_flows_along_and_the_tunnel_comes_back() -> N
     bench(work, carriers=1)
 
 
-def test_losing_the_control_connection_resets_all_flows() -> None:
+def test_losing_the_control_connection_disturbs_no_flow() -> None:
+    async def work(it: Bench) -> None:
+        it.open(1, 2)
+        it.tunnel.control_lost(it.uplink, "the API server restarts")
+        assert it.tunnel.last_error == "the API server restarts; flows go on"
+        it.open(3)
+        it.tunnel.send(data(1))
+        assert it.carrier(0).sent[-1] == data(1)
+        it.tunnel.carrier_lost(it.carrier(1), "cut")  # a carrier needs no control connection
+        await until(lambda: it.tunnel.carriers == 2)
+        assert it.user.lost == [({2}, "cut")]
+        assert (it.user.changes, it.managers.asked) == ([], 1)
+
+    bench(work)
+
+
+def test_losing_the_session_resets_all_flows() -> None:
     async def work(it: Bench) -> None:
         it.open(1, 2, 3)
-        it.tunnel.control_lost(it.uplink, "session expired")
+        it.tunnel.session_lost(it.uplink, "session expired")
         assert it.user.lost == [({1, 2, 3}, "session expired")]
         assert not it.tunnel.is_up
         await until(lambda: it.tunnel.is_up)
-        assert it.user.changes == [(False, "session expired"), (True, "reconnected")]
+        assert it.user.changes == [
+            (False, "session expired"),
+            (True, "reconnected"),
+        ]
+        assert it.tunnel.last_error == "session expired"
 
     bench(work)
 
@@ -284,16 +300,18 @@ def test_losing_the_control_connection_resets_all_flows() -> None:
 def test_late_news_of_an_old_uplink_are_ignored() -> None:
     async def work(it: Bench) -> None:
         old, first, second = it.uplink, it.carrier(0), it.carrier(1)
-        it.tunnel.control_lost(old, "cut")
+        it.tunnel.session_lost(old, "cut")
         await until(lambda: it.tunnel.is_up)
         it.open(7, 8)
         it.tunnel.control_lost(old, "again")
+        it.tunnel.session_lost(old, "again")
         it.tunnel.carrier_lost(first, "again")
-        it.tunnel.carrier_frames(second, [GOAWAY])
+        it.tunnel.carrier_leaving(second)
         it.tunnel.carrier_lost(second, "again")
         await turns()
         assert it.user.lost == []
         assert (it.tunnel.carriers, it.uplink.asked, it.managers.asked) == (2, 0, 2)
+        assert it.tunnel.last_error == "cut"
 
     bench(work)
 
@@ -303,7 +321,7 @@ def test_carriers_and_control_connection_dying_together_is_one_loss() -> None:
         it.open(1, 2)
         uplink = it.uplink
         lose_all(it)
-        it.tunnel.control_lost(uplink, "gone too")
+        it.tunnel.session_lost(uplink, "gone too")
         assert [up for up, _ in it.user.changes] == [False]
         await until(lambda: it.tunnel.is_up)
         await turns(50)
@@ -331,7 +349,7 @@ def test_a_carrier_that_was_being_added_to_a_lost_uplink_is_closed_with_it() -> 
         old.may_add.clear()
         it.tunnel.carrier_lost(it.carrier(0), "cut")
         await until(lambda: old.asked)
-        it.tunnel.control_lost(old, "session expired")
+        it.tunnel.session_lost(old, "session expired")
         await until(lambda: it.tunnel.is_up)
         assert len(old.close_reasons) == 1
         old.may_add.set()
@@ -347,7 +365,7 @@ def test_replacing_ends_when_the_uplink_is_lost() -> None:
         old.errors.extend([ManagerUnavailable("no")] * 1000)
         it.tunnel.carrier_lost(it.carrier(0), "cut")
         await until(lambda: old.asked)
-        it.tunnel.control_lost(old, "session expired")
+        it.tunnel.session_lost(old, "session expired")
         await until(lambda: it.tunnel.is_up)
         tries = old.asked
         await asyncio.sleep(0.02)  # several times the longest delay
@@ -433,18 +451,17 @@ def test_too_many_waiting_opens_are_refused_at_once_but_not_from_inside_send() -
 def test_goaway_lets_flows_end_in_peace_and_opens_no_new_ones_there() -> None:
     async def work(it: Bench) -> None:
         it.open(1, 2)
-        it.tunnel.carrier_frames(it.carrier(0), [data(1), GOAWAY, data(1)])
-        assert it.user.frames == [data(1), data(1)]
+        it.tunnel.carrier_leaving(it.carrier(0))
         it.open(3)
         assert it.opened_on(1) == [2, 3]
         it.tunnel.send(data(1))
         assert it.carrier(0).sent[-1] == data(1)
-        assert it.user.lost == []
         await until(lambda: it.tunnel.carriers == 2)
         it.tunnel.forget(1)
         it.tunnel.carrier_lost(it.carrier(0), "drained")
         await turns(50)
-        assert (it.user.lost, it.tunnel.carriers, it.uplink.asked) == ([], 2, 1)
+        assert (it.user.lost, it.user.changes) == ([], [])
+        assert (it.tunnel.carriers, it.uplink.asked) == (2, 1)
 
     bench(work)
 
@@ -452,7 +469,8 @@ def test_goaway_lets_flows_end_in_peace_and_opens_no_new_ones_there() -> None:
 def test_flows_left_when_a_drained_carrier_ends_are_lost() -> None:
     async def work(it: Bench) -> None:
         it.open(1, 2)
-        it.tunnel.carrier_frames(it.carrier(0), [GOAWAY, GOAWAY])
+        it.tunnel.carrier_leaving(it.carrier(0))
+        it.tunnel.carrier_leaving(it.carrier(0))
         it.tunnel.carrier_lost(it.carrier(0), "drained")
         assert it.user.lost == [({1}, "drained")]
         await until(lambda: it.tunnel.carriers == 2)
@@ -461,14 +479,74 @@ def test_flows_left_when_a_drained_carrier_ends_are_lost() -> None:
     bench(work)
 
 
-def test_goaway_on_all_carriers_leads_to_another_manager() -> None:
+def test_a_drained_manager_keeps_its_flows_until_it_ends_and_new_ones_wait_for_another() -> None:
     async def work(it: Bench) -> None:
         it.open(1, 2)
-        for carrier in list(it.uplink.carriers):
-            it.tunnel.carrier_frames(carrier, [GOAWAY])
-        assert it.user.lost == [({1, 2}, "the traffic manager is going away")]
+        it.managers.may_connect.clear()
+        old, carriers = it.uplink, [it.carrier(0), it.carrier(1)]
+        for carrier in carriers:
+            it.tunnel.carrier_leaving(carrier)
+        assert it.user.changes == [(False, "the traffic manager is going away")]
+        await until(lambda: it.managers.asked == 2)
+        assert old.close_reasons == ["the traffic manager is going away"]
+        assert set(old.kept) == set(carriers)
+        it.open(3)
+        it.tunnel.send(data(1))
+        assert carriers[0].sent[-1] == data(1)
+        assert [frame.flow for carrier in carriers for frame in carrier.sent] == [1, 1, 2]
+        it.managers.may_connect.set()
         await until(lambda: it.tunnel.is_up)
-        assert it.managers.asked == 2
+        assert it.opened_on(0) == [3]
+        it.tunnel.send(data(2))
+        assert carriers[1].sent[-1] == data(2)
+        it.tunnel.forget(2)
+        for carrier in carriers:
+            it.tunnel.carrier_lost(carrier, "the far side closed the carrier")
+        assert it.user.lost == [({1}, "the far side closed the carrier")]
+        assert it.tunnel.carriers == 2
+        await turns(50)
+        assert (it.managers.asked, it.uplink.asked) == (2, 0)
+
+    bench(work)
+
+
+def test_the_last_carrier_dying_leaves_those_alone_that_are_drained() -> None:
+    async def work(it: Bench) -> None:
+        it.open(1, 2)
+        it.managers.may_connect.clear()
+        leaving, old = it.carrier(0), it.uplink
+        old.may_add.clear()
+        it.tunnel.carrier_leaving(leaving)
+        it.tunnel.carrier_lost(it.carrier(1), "cut")
+        assert it.user.lost == [({2}, "cut")]
+        await until(lambda: old.close_reasons)
+        assert old.kept == [leaving]
+        it.tunnel.send(data(1))
+        assert leaving.sent[-1] == data(1)
+
+    bench(work)
+
+
+def test_the_session_being_lost_leaves_those_alone_that_are_drained() -> None:
+    async def work(it: Bench) -> None:
+        it.open(1, 2)
+        it.tunnel.carrier_leaving(it.carrier(0))
+        it.tunnel.session_lost(it.uplink, "session expired")
+        assert it.user.lost == [({2}, "session expired")]
+
+    bench(work)
+
+
+def test_closing_closes_drained_carriers_too() -> None:
+    async def work(it: Bench) -> None:
+        it.open(1, 2)
+        carriers = [it.carrier(0), it.carrier(1)]
+        for carrier in carriers:
+            it.tunnel.carrier_leaving(carrier)
+        await until(lambda: it.tunnel.is_up)
+        await it.tunnel.close()
+        assert [carrier.close_reasons for carrier in carriers] == [["disconnected"], ["disconnected"]]
+        assert it.user.lost == []
 
     bench(work)
 
@@ -483,7 +561,7 @@ def test_closing_closes_the_uplink_and_tells_nothing() -> None:
         await it.tunnel.close()
         assert uplink.close_reasons == ["disconnected"]
         lose_all(it)
-        it.tunnel.control_lost(uplink, "late")
+        it.tunnel.session_lost(uplink, "late")
         await turns()
         assert (it.user.lost, it.user.changes, it.user.frames) == ([], [], [])
         assert not it.tunnel.is_up
@@ -526,6 +604,17 @@ def test_closing_waits_until_a_lost_uplink_is_closed() -> None:
     bench(work)
 
 
+def test_closing_in_the_very_turn_of_the_loss_closes_the_lost_uplink() -> None:
+    async def work(it: Bench) -> None:
+        uplink = it.uplink
+        lose_all(it)
+        await it.tunnel.close()
+        assert uplink.close_reasons == ["cut"]
+        assert it.managers.asked == 1
+
+    bench(work)
+
+
 def test_closing_while_replacing_stops_it() -> None:
     async def work(it: Bench) -> None:
         uplink = it.uplink
@@ -545,16 +634,3 @@ def test_a_tunnel_that_never_started_closes() -> None:
         assert it.managers.asked == 0
 
     bench(work, start=False)
-
-
-# --- back-off ----------------------------------------------------------------------------------------------------
-
-
-def test_delays_double_with_jitter_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tunnel_module, "FIRST_DELAY", 0.2)
-    monkeypatch.setattr(tunnel_module, "MAX_DELAY", MAX_DELAY)
-    delays = list(itertools.islice(tunnel_module._delays(), 12))
-    whole = [0.2, 0.4, 0.8, 1.6, 3.2, *[5.0] * 7]
-    for delay, most in zip(delays, whole, strict=True):
-        assert most / 2 <= delay <= most
-    assert sum(delays[:4]) < 5  # several tries before anybody starts to wonder

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 from telehelper.core.frames import VERSION, Frame, FrameType, decode_coded, encode, encode_coded
+from telehelper.datapath import backoff
 from telehelper.datapath import cluster as cluster_module
-from telehelper.datapath import tunnel as tunnel_module
 from telehelper.datapath import uplink as uplink_module
+from telehelper.datapath.openers import CarrierOpener, PortForwardOpener
 from telehelper.datapath.tunnel import Tunnel
 from telehelper.datapath.tunnel_fake import RecordingUser
 from telehelper.datapath.uplink import ManagerUplink, open_uplink
@@ -50,8 +51,8 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tunnel_module, "FIRST_DELAY", 0.005)
-    monkeypatch.setattr(tunnel_module, "MAX_DELAY", 0.05)
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.005)
+    monkeypatch.setattr(backoff, "MAX_DELAY", 0.05)
 
 
 class Bench:
@@ -61,12 +62,19 @@ class Bench:
         self.cluster = cluster
         self.api = api
         self.relay = relay
+        self.opener: CarrierOpener = PortForwardOpener(api)
         self.user = RecordingUser()
         self.tunnel = Tunnel(self.connect, self.user)
         self.uplinks: list[ManagerUplink] = []
 
+    def reset_tunnel(self) -> None:
+        """Have another tunnel, after the first was closed."""
+        self.user = RecordingUser()
+        self.tunnel = Tunnel(self.connect, self.user)
+
     async def connect(self, tunnel: Tunnel) -> ManagerUplink:
-        self.uplinks.append(await open_uplink(tunnel, self.api, NAMESPACE, self.relay))
+        uplink = await open_uplink(tunnel, self.api, NAMESPACE, self.relay, self.opener)
+        self.uplinks.append(uplink)
         return self.uplinks[-1]
 
     async def start(self) -> ManagerUplink:
@@ -317,6 +325,42 @@ def test_a_carrier_lost_right_after_hello_is_no_success(pki: Pki, tmp_path: Path
     bench(pki, tmp_path, work)
 
 
+def test_a_carrier_told_to_leave_right_after_hello_is_no_success(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        async def behaviour(socket: web.WebSocketResponse) -> None:
+            hello = encode(encode_coded(FrameType.HELLO, 0, VERSION))
+            goaway = encode(encode_coded(FrameType.GOAWAY, 0, errno.ESHUTDOWN, "draining"))
+            await socket.send_bytes(b"\0" + hello + goaway)
+            await _silence(socket)
+
+        carriers_are(it, behaviour)
+        assert "lost right after HELLO" in await it.failure(ManagerUnavailable)
+
+    bench(pki, tmp_path, work)
+
+
+def test_what_a_carrier_says_of_itself_is_not_for_the_user(pki: Pki, tmp_path: Path) -> None:
+    opened, data = Frame(FrameType.OPENED, 1, b"\0\0\0\1"), Frame(FrameType.DATA, 1, b"x")
+    own = [encode_coded(FrameType.HELLO, 0, VERSION), encode_coded(FrameType.GOAWAY, 0, errno.ESHUTDOWN, "")]
+
+    async def work(it: Bench) -> None:
+        async def behaviour(socket: web.WebSocketResponse) -> None:
+            await socket.send_bytes(b"\0" + encode(own[0]))
+            await until(lambda: it.tunnel.is_up)
+            frames = [own[0], opened, own[1], data, own[1]]
+            await socket.send_bytes(b"\0" + b"".join(encode(frame) for frame in frames))
+            await _silence(socket)
+
+        carriers_are(it, behaviour)
+        await it.start()
+        await until(lambda: len(it.user.frames) == 4)  # of two carriers
+        assert it.user.frames == [opened, data] * 2
+        assert it.user.changes[0] == (False, "the traffic manager is going away")
+        assert len(it.user.changes) == 1
+
+    bench(pki, tmp_path, work)
+
+
 def test_being_cancelled_leaves_nothing_open(pki: Pki, tmp_path: Path) -> None:
     async def work(it: Bench) -> None:
         carriers_are(it, _silence)
@@ -361,17 +405,102 @@ def test_one_cut_carrier_is_replaced_in_the_same_session(pki: Pki, tmp_path: Pat
     bench(pki, tmp_path, work)
 
 
-def test_a_cut_control_connection_leads_to_a_new_uplink(pki: Pki, tmp_path: Path) -> None:
+def test_a_cut_control_connection_comes_back_and_flows_go_on(pki: Pki, tmp_path: Path) -> None:
     async def work(it: Bench) -> None:
         uplink = await it.start()
         await uplink.wait_info()
+        async with echo_service() as service:
+            it.tunnel.send(open_to(1, LOOPBACK, port_of(service)))
+            await until(lambda: it.user.frames)
+            for number in (2, 3):
+                await it.cluster.cut(GRPC)
+                it.tunnel.send(Frame(FrameType.DATA, 1, b"%d" % number))
+                await until(lambda: len(it.user.infos) == number, "hearing of the networks again")  # noqa: B023  # awaited
+            await until(lambda: text_of(it.user.frames, 1) == b"23")
+        assert it.tunnel.last_error.endswith("; flows go on")
+        assert (it.uplinks, it.user.changes, it.user.lost) == ([uplink], [], [])
+        assert len(it.cluster.manager.sessions) == 1
+        assert (len(it.cluster.sockets[GRPC]), len(it.cluster.sockets[CARRIER])) == (1, 2)
+
+    bench(pki, tmp_path, work)
+
+
+def test_a_carrier_is_replaced_while_there_is_no_control_connection(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        uplink = await it.start()
+        await uplink.wait_info()
+        real = it.cluster.forward
+
+        async def forward(socket: web.WebSocketResponse, port: int) -> None:
+            if port == CARRIER:
+                await real(socket, port)
+            else:
+                await socket.close()
+
+        it.cluster.api.port_forward = forward
+        await it.cluster.cut(GRPC)
+        await until(lambda: it.tunnel.last_error)
+        await it.cluster.sockets[CARRIER][0].close()
+        await until(lambda: len(uplink.carriers) == 3 and it.tunnel.carriers == 2)
+        it.cluster.api.port_forward = real
+        await until(lambda: len(it.user.infos) == 2, "the control connection")
+        assert (it.uplinks, it.user.changes) == ([uplink], [])
+
+    bench(pki, tmp_path, work)
+
+
+def test_a_session_that_the_manager_forgot_leads_to_a_new_uplink(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        uplink = await it.start()
+        await uplink.wait_info()
+        it.cluster.manager.sessions._sessions.clear()
         await it.cluster.cut(GRPC)
         await until(lambda: len(it.uplinks) == 2 and it.tunnel.is_up)
         assert [up for up, _ in it.user.changes] == [False, True]
+        assert "does not know our session" in it.user.changes[0][1]
         assert it.uplinks[1].control.session.token != uplink.control.session.token
         assert (await it.uplinks[1].wait_info()).cluster_domain == "cluster.local"
 
     bench(pki, tmp_path, work)
+
+
+def test_flows_of_a_drained_manager_end_in_peace_and_new_ones_wait_for_the_next(
+    pki: Pki, tmp_path: Path
+) -> None:
+    async def work(it: Bench) -> None:
+        await it.start()
+        async with echo_service() as service:
+            for flow in (1, 2):
+                it.tunnel.send(open_to(flow, LOOPBACK, port_of(service)))
+            await until(lambda: opened(it.user.frames) == {1, 2})
+            old = it.cluster.manager
+            draining = asyncio.ensure_future(old.drain(WAIT))
+            await until(lambda: it.user.changes)
+            assert it.user.changes == [(False, "the traffic manager is going away")]
+            it.tunnel.send(open_to(3, LOOPBACK, port_of(service)))
+            for flow in (1, 2):
+                it.tunnel.send(Frame(FrameType.DATA, flow, b"goodbye"))
+            await until(lambda: all(text_of(it.user.frames, flow) == b"goodbye" for flow in (1, 2)))
+            assert opened(it.user.frames) == {1, 2}  # nobody takes the third yet
+            await it.cluster.start_manager()
+            await until(lambda: opened(it.user.frames) == {1, 2, 3})
+            it.tunnel.send(Frame(FrameType.DATA, 1, b", old friend"))
+            await until(lambda: text_of(it.user.frames, 1) == b"goodbye, old friend")
+            for flow in (1, 2):
+                it.tunnel.send(Frame(FrameType.FIN, flow, b""))
+            await until(lambda: sum(frame.type is FrameType.FIN for frame in it.user.frames) == 2)
+            for flow in (1, 2):
+                it.tunnel.forget(flow)
+            await draining
+            it.tunnel.send(Frame(FrameType.DATA, 3, b"hello"))
+            await until(lambda: text_of(it.user.frames, 3) == b"hello")
+        assert it.user.lost == []
+
+    bench(pki, tmp_path, work)
+
+
+def opened(frames: list[Frame]) -> set[int]:
+    return {frame.flow for frame in frames if frame.type is FrameType.OPENED}
 
 
 def test_a_restarted_manager_is_found_again(pki: Pki, tmp_path: Path) -> None:
@@ -410,7 +539,7 @@ def test_watching_with_a_forgotten_session(pki: Pki, tmp_path: Path) -> None:
 
 def test_before_the_first_word_there_is_no_info(pki: Pki, tmp_path: Path) -> None:
     async def work(it: Bench) -> None:
-        uplink = ManagerUplink(it.tunnel, it.api, (await it.start()).pod, tmp_path / "other")
+        uplink = ManagerUplink(it.tunnel, it.api, (await it.start()).pod, tmp_path / "other", it.opener)
         with pytest.raises(ManagerUnavailable, match="has not told"):
             _ = uplink.info
         with pytest.raises(ManagerUnavailable, match="not open"):

@@ -74,12 +74,19 @@ def test_connect_ask_disconnect(
 
 def test_options_reach_the_data_plane(session: Session, launcher: FakeLauncher) -> None:
     telemagic.connect(
-        "staging", "ml", timeout=7.0, also_proxy=["10.9.0.0/16"], never_proxy=("10.9.1.0/24",), dns="none"
+        "staging",
+        "ml",
+        timeout=7.0,
+        also_proxy=["10.9.0.0/16"],
+        never_proxy=("10.9.1.0/24",),
+        dns="none",
+        carrier="tls://10.0.0.5:8083",
     )
     request = launcher.started[0].requests[1]
     assert isinstance(request, Connect)
     assert (request.context, request.namespace, request.dns) == ("staging", "ml", "none")
     assert (request.also_proxy, request.never_proxy) == (("10.9.0.0/16",), ("10.9.1.0/24",))
+    assert request.carrier == "tls://10.0.0.5:8083"
     assert 5.0 < request.timeout <= 7.0
 
 
@@ -203,6 +210,7 @@ def test_twice_is_the_same(session: Session, launcher: FakeLauncher) -> None:
         (ConnectOptions(context="staging"), "connected to demo already, not to staging"),
         (ConnectOptions(namespace="ml"), "connected to demo already, with another namespace"),
         (ConnectOptions(dns="none", also_proxy=("10.0.0.0/8",)), "with another also-proxy, dns"),
+        (ConnectOptions(carrier="tcp://10.0.0.5:8084"), "with another carrier"),
     ],
 )
 def test_twice_but_different(session: Session, options: ConnectOptions, message: str) -> None:
@@ -223,6 +231,8 @@ def test_twice_but_different(session: Session, options: ConnectOptions, message:
         (ConnectOptions(timeout=0), UsageError, "a timeout of 0 s makes no sense"),
         (ConnectOptions(timeout=float("nan")), UsageError, "a timeout of nan s"),
         (ConnectOptions(dns="magic"), UsageError, "unknown DNS mechanism"),
+        (ConnectOptions(carrier="pigeon"), UsageError, "'pigeon' is no address for carriers"),
+        (ConnectOptions(carrier="tls://manager"), UsageError, "does not end in a port"),
     ],
 )
 def test_bad_options_cost_no_password(

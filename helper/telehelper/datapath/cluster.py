@@ -25,6 +25,19 @@ if TYPE_CHECKING:
 
 LABEL: Final = "app.kubernetes.io/name=telemagic-manager"
 RPC_TIMEOUT: Final = 10.0  # seconds for one control call
+_CHANNEL: Final = (
+    ("grpc.default_authority", "localhost"),
+    (
+        "grpc.use_local_subchannel_pool",
+        1,
+    ),  # the next one's address is the same, this one's back-off is not for it
+    # A control connection that died silently is noticed, and one that broke comes back as fast as carriers do.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
 _CHUNK: Final = 65536  # bytes
 _INSTALL: Final = (
     "try the embedded cluster (%tele connect --demo); installing into a cluster is not there yet"
@@ -188,7 +201,7 @@ class ManagerControl:
             What the connection failed on.
         """
         target = await self._relay.start()
-        self._channel = grpc.aio.insecure_channel(target, options=[("grpc.default_authority", "localhost")])
+        self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL)
         self._stub = manager_pb2_grpc.ManagerStub(self._channel)  # type: ignore[no-untyped-call]  # generated
         name = f"{getpass.getuser()}@{socket.gethostname()}"
         request = manager_pb2.OpenSessionRequest(

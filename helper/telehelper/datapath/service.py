@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from telehelper.datapath.host_dns import read_host_dns
+from telehelper.datapath.openers import CarrierOpener, choose_opener
 from telehelper.datapath.phases import PhaseLog
 from telehelper.datapath.report import cidr_rows, flow_row, route_rows
 from telehelper.datapath.tunnel import Tunnel
@@ -80,6 +81,7 @@ class DataPlane:
         self._connecting: asyncio.Task[None] | None = None
         self._access: ApiAccess | None = None
         self._api: ApiClient | None = None
+        self._opener: CarrierOpener | None = None
         self._tunnel = Tunnel(self._open_uplink, self)
         self._uplink: ManagerUplink | None = None
         self._info: ClusterInfo | None = None  # as last told, by this uplink or the one before
@@ -125,7 +127,7 @@ class DataPlane:
             self._request = request
             self._connecting = asyncio.create_task(self._bring_up(request))
             self._connecting.add_done_callback(_retrieve)
-        elif _proxies(self._request) != _proxies(request):
+        elif _options(self._request) != _options(request):
             raise AlreadyConnected(
                 f"the data plane is connected to {self._request.context or 'its context'} with other options"
             )
@@ -184,14 +186,16 @@ class DataPlane:
                 None, ApiAccess.from_kubeconfig, request.kubeconfig, request.context
             )
             self._api = await ApiClient(self._access).__aenter__()
+            self._opener = await choose_opener(request.carrier, self._api)
             await self._tunnel.start()
             pod = self._current_uplink().pod
-            phase.detail = f"manager {pod.namespace}/{pod.name}"
+            phase.detail = f"manager {pod.namespace}/{pod.name}, carriers by {self._opener}"
 
     async def _open_uplink(self, tunnel: Tunnel) -> ManagerUplink:
-        if self._api is None or self._request is None:
+        if self._api is None or self._opener is None or self._request is None:
             raise NotConnected("the data plane is not connecting")
-        self._uplink = await open_uplink(tunnel, self._api, self._request.manager_namespace, self._relay_path)
+        namespace = self._request.manager_namespace
+        self._uplink = await open_uplink(tunnel, self._api, namespace, self._relay_path, self._opener)
         return self._uplink
 
     def _current_uplink(self) -> ManagerUplink:
@@ -204,8 +208,9 @@ class DataPlane:
         return given or (self._access.namespace if self._access is not None else "default")
 
     async def _never_routed(self) -> list[Address]:
-        """Return what the tunnel and the machine's own DNS need: the API server and the present nameservers."""
-        return [*await self._api_addresses(), *self._nameservers]
+        """Return what the tunnel and the machine's own DNS need: API server, direct carriers, present nameservers."""
+        carriers = self._opener.addresses if self._opener is not None else ()
+        return [*await self._api_addresses(), *carriers, *self._nameservers]
 
     async def _api_addresses(self) -> list[Address]:
         host = self._access.host if self._access is not None else ""
@@ -230,8 +235,6 @@ class DataPlane:
         """Note and tell that the tunnel went up or down."""
         if self.is_connected:  # else we are still connecting
             self._state = "connected" if up else "reconnecting"
-        if not up:
-            self._last_error = reason
         self._vif.tunnel_changed(up)
         self._broadcast(TunnelChanged(up, reason))
 
@@ -273,6 +276,7 @@ class DataPlane:
             manager_version=self._uplink.control.session.manager_version if self._uplink else "",
             device=self._vif.name,
             address=str(self._vif.address or ""),
+            address_v6=str(self._vif.address_v6 or ""),
             dns=self._vif.dns_mechanism,
             dns_server=str(self._vif.resolver or ""),
             cluster_domain=info.cluster_domain if info else "",
@@ -285,9 +289,10 @@ class DataPlane:
             bytes_down=totals.bytes_down,
             cidrs=cidr_rows(info) if info else (),
             phases=self._phases.rows,
-            notices=tuple(self._notices),
+            notices=(*self._notices, *self._vif.notices),
             offload=self._vif.offload,
-            last_error=self._last_error,
+            last_error=self._last_error or self._tunnel.last_error,
+            carrier=str(self._opener or ""),
         )
 
     def _flows(self) -> FlowTable:
@@ -341,8 +346,8 @@ class DataPlane:
             raise left
 
 
-def _proxies(request: Connect) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return request.also_proxy, request.never_proxy
+def _options(request: Connect) -> tuple[object, ...]:
+    return request.also_proxy, request.never_proxy, request.carrier
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

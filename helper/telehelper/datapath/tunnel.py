@@ -4,29 +4,32 @@ States: down → up → down → …, until closed. Going up is :func:`open_upli
 open the carriers, each proven by HELLO. A flow rides on one carrier for its whole life, the one with the fewest
 flows when it was opened.
 
-* One carrier of several dies: its flows are reset, a replacement is opened in the background.
-* The last carrier dies, or the control connection: all flows are reset at once, with the reason, and the tunnel is
-  opened anew with back-off and jitter until it is there or closed. OPENs made meanwhile wait, bounded, and are
-  refused when their own dial timeout passes.
+* A carrier dies: its flows are reset at once, with the reason. A replacement is opened in the background.
+* A carrier is told GOAWAY: it opens nothing more, its flows may end in peace until the manager closes it. A
+  replacement is opened in the background.
+* No carrier is left that may open flows: the tunnel is down, and opened anew in the background. OPENs made meanwhile
+  wait, bounded, and are refused when their own dial timeout passes.
+* The control connection dies: nothing happens to the flows, the session lives while a carrier lives. The uplink opens
+  it anew. Only when the manager does not know the session any more, the whole tunnel is opened anew.
+
+Whatever is done in the background is tried with back-off and jitter until it succeeds or the tunnel is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import random
 from typing import TYPE_CHECKING, Final, Protocol
 
 from telehelper.core.frames import Frame, FrameType, decode_open, encode_coded
+from telehelper.datapath.backoff import delays
 from telehelper.errors import TelemagicError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 
     from telehelper.rpc.manager_pb2 import ClusterInfo
 
-FIRST_DELAY: Final = 0.2  # seconds before the first try to reconnect
-MAX_DELAY: Final = 5.0  # seconds between tries: the tunnel is back within ten seconds of the network's return
 WAITING_OPENS: Final = 1024  # flows that may wait for the tunnel; further ones are refused
 
 
@@ -44,6 +47,9 @@ class CarrierLike(Protocol):
     def send(self, frame: Frame) -> None:
         """Queue a frame."""
 
+    async def close(self, reason: str) -> None:
+        """Close it; returns when it is closed."""
+
 
 class Uplink(Protocol):
     """One registration with one manager: what :func:`~telehelper.datapath.uplink.open_uplink` returns."""
@@ -55,8 +61,8 @@ class Uplink(Protocol):
     async def add_carrier(self) -> CarrierLike:
         """Open one more carrier."""
 
-    async def close(self, reason: str) -> None:
-        """Close carriers and control connection."""
+    async def close(self, reason: str, keep: Collection[CarrierLike] = ()) -> None:
+        """Close the control connection, and all carriers but those to `keep`."""
 
 
 class TunnelUser(Protocol):
@@ -81,10 +87,15 @@ class Tunnel:
     Parameters
     ----------
     connect
-        Opens an uplink whose carriers report to this tunnel (:meth:`carrier_frames`, :meth:`carrier_lost`,
-        :meth:`control_lost`).
+        Opens an uplink whose carriers report to this tunnel (:meth:`carrier_frames`, :meth:`carrier_leaving`,
+        :meth:`carrier_lost`, :meth:`control_lost`, :meth:`session_lost`).
     user
         Gets frames and news.
+
+    Attributes
+    ----------
+    last_error
+        What was lost last and why; while it is being replaced, what that fails on. Empty if nothing ever was.
     """
 
     def __init__(self, connect: Callable[[Tunnel], Awaitable[Uplink]], user: TunnelUser) -> None:
@@ -92,9 +103,11 @@ class Tunnel:
         self._user = user
         self._uplink: Uplink | None = None
         self._flows: dict[int, CarrierLike] = {}
-        self._load: dict[CarrierLike, set[int]] = {}
+        self._load: dict[CarrierLike, set[int]] = {}  # of the carriers that may open flows
+        self._leaving: set[CarrierLike] = set()  # those that may not any more, but are not closed yet
         self._waiting: dict[int, tuple[Frame, asyncio.TimerHandle]] = {}  # OPENs, by flow, in order
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Future[None]] = set()  # lost uplinks; never cancelled, for it is bounded
         self._closed = False
         self.last_error = ""
 
@@ -148,32 +161,46 @@ class Tunnel:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._closing)
         uplink, self._uplink = self._uplink, None
+        leaving, self._leaving = self._leaving, set()
         self._flows.clear()
         self._load.clear()
+        await asyncio.gather(*(carrier.close("disconnected") for carrier in leaving))
         if uplink is not None:
             await uplink.close("disconnected")
 
     # --- what the uplink reports
 
-    def carrier_frames(self, carrier: CarrierLike, frames: list[Frame]) -> None:
-        """Take the frames that came in on a carrier."""
-        for frame in frames:
-            if frame.type is FrameType.GOAWAY and self._load.pop(carrier, None) is not None:
-                self.last_error = "the traffic manager is going away"
-                self._replace_or_reconnect(self.last_error)  # flows it has may end in peace, if others live
-        self._user.frames_received([frame for frame in frames if frame.flow])
+    def carrier_frames(self, frames: list[Frame]) -> None:
+        """Take frames of flows that came in on a carrier."""
+        self._user.frames_received(frames)
+
+    def carrier_leaving(self, carrier: CarrierLike) -> None:
+        """Learn that the manager will close a carrier, and opens nothing more there."""
+        if self._load.pop(carrier, None) is not None:
+            self._leaving.add(carrier)
+            self._make_up_for_it("the traffic manager is going away")
 
     def carrier_lost(self, carrier: CarrierLike, reason: str) -> None:
         """Learn that a carrier died: its flows are over."""
         was_in_use = self._load.pop(carrier, None) is not None
+        self._leaving.discard(carrier)
         self._lose({flow for flow, used in self._flows.items() if used is carrier}, reason)
         if was_in_use:  # else it was going away, or its whole uplink is being closed
-            self._replace_or_reconnect(reason)
+            self._make_up_for_it(reason)
 
     def control_lost(self, uplink: Uplink, reason: str) -> None:
-        """Learn that the control connection died or our session is unknown: carriers cannot be added any more."""
+        """Learn that the control connection died; the uplink is opening it anew."""
         if uplink is self._uplink:
+            self.last_error = f"{reason}; flows go on"
+
+    def session_lost(self, uplink: Uplink, reason: str) -> None:
+        """Learn that the manager does not know our session: carriers cannot be added any more."""
+        if uplink is self._uplink:
+            flows = {flow for carried in self._load.values() for flow in carried}
+            self._load.clear()
+            self._lose(flows, reason)
             self._down(reason)
 
     def info_changed(self, info: ClusterInfo) -> None:
@@ -226,9 +253,11 @@ class Tunnel:
         if flows:
             self._user.flows_lost(flows, reason)
 
-    def _replace_or_reconnect(self, reason: str) -> None:
+    def _make_up_for_it(self, reason: str) -> None:
+        """Have a carrier that may not open flows any more replaced; if it was the last one, with all the uplink."""
         if self._load and self._uplink is not None:
-            self._spawn(self._replace(self._uplink))
+            self.last_error = reason
+            self._spawn(self._replace(self._uplink, reason))
         else:
             self._down(reason)
 
@@ -237,18 +266,20 @@ class Tunnel:
         if uplink is None or self._closed:
             return
         self.last_error = reason
-        self._load.clear()
-        self._lose(set(self._flows), reason)
         self._user.tunnel_changed(False, reason)
-        self._spawn(self._reconnect(uplink, reason))
+        # The manager closes those that are leaving, when their flows have ended or its grace is over.
+        closing = asyncio.ensure_future(uplink.close(reason, keep=tuple(self._leaving)))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        self._spawn(self._reconnect(closing, reason))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _replace(self, uplink: Uplink) -> None:
-        for delay in _delays():
+    async def _replace(self, uplink: Uplink, reason: str) -> None:
+        for delay in delays():
             await asyncio.sleep(delay)
             if self._uplink is not uplink:
                 return  # the whole uplink is being replaced
@@ -259,17 +290,14 @@ class Tunnel:
                 continue
             if self._uplink is uplink:
                 self._load[carrier] = set()
+                self.last_error = reason
             else:
                 await uplink.close("replaced")  # once more: it had one carrier less then
             return
 
-    async def _reconnect(self, lost: Uplink, reason: str) -> None:
-        closing = asyncio.ensure_future(lost.close(reason))
-        try:
-            await asyncio.shield(closing)
-        finally:
-            await closing  # even when we are cancelled meanwhile; it is bounded
-        for delay in _delays():
+    async def _reconnect(self, closing: asyncio.Future[None], reason: str) -> None:
+        await asyncio.shield(closing)
+        for delay in delays():
             await asyncio.sleep(delay)
             try:
                 uplink = await self._connect(self)
@@ -277,13 +305,6 @@ class Tunnel:
                 self.last_error = str(error)
                 continue
             self._adopt(uplink)
+            self.last_error = reason
             self._user.tunnel_changed(True, "reconnected")
             return
-
-
-def _delays() -> Iterator[float]:
-    """Yield seconds to wait before each try: doubling, bounded, with jitter so that notebooks do not come in step."""
-    delay = FIRST_DELAY
-    while True:
-        yield delay * random.uniform(0.5, 1.0)  # noqa: S311  # spreads load, guards nothing
-        delay = min(delay * 2, MAX_DELAY)

@@ -7,6 +7,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from telehelper.core.frames import Frame
     from telehelper.datapath.tunnel import CarrierLike, Tunnel
     from telehelper.rpc.manager_pb2 import ClusterInfo
@@ -18,10 +20,15 @@ class FakeCarrier:
     def __init__(self, rtt: float | None = None) -> None:
         self.rtt = self.min_rtt = rtt
         self.sent: list[Frame] = []
+        self.close_reasons: list[str] = []
 
     def send(self, frame: Frame) -> None:
         """See :class:`~telehelper.datapath.tunnel.CarrierLike`."""
         self.sent.append(frame)
+
+    async def close(self, reason: str) -> None:
+        """See :class:`~telehelper.datapath.tunnel.CarrierLike`."""
+        self.close_reasons.append(reason)
 
 
 class FakeUplink:
@@ -36,6 +43,7 @@ class FakeUplink:
         self.may_close = asyncio.Event()
         self.may_close.set()
         self.close_reasons: list[str] = []  # one for each close that is complete
+        self.kept: list[CarrierLike] = []
 
     async def add_carrier(self) -> CarrierLike:
         """See :class:`~telehelper.datapath.tunnel.Uplink`."""
@@ -47,8 +55,9 @@ class FakeUplink:
         self.carriers.append(carrier)
         return carrier
 
-    async def close(self, reason: str) -> None:
+    async def close(self, reason: str, keep: Collection[CarrierLike] = ()) -> None:
         """See :class:`~telehelper.datapath.tunnel.Uplink`."""
+        self.kept += keep
         await self.may_close.wait()
         self.close_reasons.append(reason)
 
@@ -85,7 +94,8 @@ class RecordingUser:
 
     def frames_received(self, frames: list[Frame]) -> None:
         """See :class:`~telehelper.datapath.tunnel.TunnelUser`."""
-        self.frames += frames
+        # Payloads are the carrier's own buffer, which is used again.
+        self.frames += [frame._replace(payload=bytes(frame.payload)) for frame in frames]
 
     def flows_lost(self, flows: set[int], reason: str) -> None:
         """See :class:`~telehelper.datapath.tunnel.TunnelUser`."""

@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Final, Self
 from telehelper.carrier import Carrier
 from telehelper.core.frames import VERSION, Frame, FrameType, decode_coded, encode_coded
 from telehelper.core.mux import Mux
+from telehelper.datapath.backoff import delays
 from telehelper.datapath.cluster import ManagerControl, ManagerPod, find_manager
 from telehelper.errors import ManagerTooOld, ManagerUnavailable, SessionExpired, TelemagicError, TunnelError
 from telehelper.kube.client import ApiNotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
-    from telehelper.datapath.tunnel import Tunnel
+    from telehelper.datapath.openers import CarrierOpener
+    from telehelper.datapath.tunnel import CarrierLike, Tunnel
     from telehelper.kube.client import ApiClient
-    from telehelper.rpc.manager_pb2 import ClusterInfo
+    from telehelper.rpc.manager_pb2 import ClusterInfo, Session
 
-CARRIERS: Final = 2  # port-forwards for data; a second one lets a flow on it live when the first dies
+CARRIERS: Final = 2  # a second one lets a flow on it live when the first dies
 HELLO_TIMEOUT: Final = 5.0  # seconds for the manager to answer HELLO
 
 
@@ -31,21 +34,22 @@ class TunnelCarrier:
     def __init__(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
         self._carrier: Carrier | None = None
+        self._is_leaving = False  # GOAWAY has come
         self._hello: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
 
-    async def open(self, api: ApiClient, pod: ManagerPod, token: str) -> Self:
-        """Open the port-forward and say HELLO.
+    async def open(self, opener: CarrierOpener, pod: ManagerPod, session: Session) -> Self:
+        """Open a connection and say HELLO.
 
         Raises
         ------
-        ManagerUnavailable, SessionExpired, ApiServerUnavailable, CredentialsRefused
+        ManagerUnavailable, ManagerUntrusted, SessionExpired, ApiServerUnavailable, CredentialsRefused
             What it failed on; nothing is left open.
         """
-        stream = await api.portforward(pod.namespace, pod.name, pod.carrier_port)
+        stream = await opener.open(pod, session)
         self._carrier = Carrier(stream, Mux(monotonic()), on_frames=self._frames, on_lost=self._lost)
         self._task = asyncio.create_task(self._carrier.run())
-        self._carrier.send(encode_coded(FrameType.HELLO, 0, VERSION, token))
+        self._carrier.send(encode_coded(FrameType.HELLO, 0, VERSION, session.token))
         try:
             async with asyncio.timeout(HELLO_TIMEOUT):
                 await self._hello
@@ -63,8 +67,8 @@ class TunnelCarrier:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has not been lost yet."""
-        return self._carrier is not None and self._carrier.is_open
+        """Whether it has not been lost yet and may open flows."""
+        return self._carrier is not None and self._carrier.is_open and not self._is_leaving
 
     @property
     def rtt(self) -> float | None:
@@ -93,8 +97,15 @@ class TunnelCarrier:
     def _frames(self, _: Carrier, frames: list[Frame]) -> None:
         if not self._hello.done():
             self._greeted(frames.pop(0))
-        if frames and self._is_greeted():
-            self._tunnel.carrier_frames(self, frames)
+        if not self._is_greeted():
+            return
+        if flowless := [frame for frame in frames if not frame.flow]:
+            frames = [frame for frame in frames if frame.flow]
+            if not self._is_leaving and any(frame.type is FrameType.GOAWAY for frame in flowless):
+                self._is_leaving = True
+                self._tunnel.carrier_leaving(self)
+        if frames:
+            self._tunnel.carrier_frames(frames)
 
     def _is_greeted(self) -> bool:
         return self._hello.done() and not self._hello.cancelled() and self._hello.exception() is None
@@ -119,7 +130,9 @@ class TunnelCarrier:
 class ManagerUplink:
     """A session with a manager. Made by :func:`open_uplink`."""
 
-    def __init__(self, tunnel: Tunnel, api: ApiClient, pod: ManagerPod, relay_path: Path) -> None:
+    def __init__(
+        self, tunnel: Tunnel, api: ApiClient, pod: ManagerPod, relay_path: Path, opener: CarrierOpener
+    ) -> None:
         self.pod = pod
         self.control = ManagerControl(api, pod, relay_path)
         self.carriers: list[TunnelCarrier] = []
@@ -127,7 +140,7 @@ class ManagerUplink:
         self._ended: TelemagicError | None = None  # why the watch ended
         self._first_info = asyncio.Event()
         self._tunnel = tunnel
-        self._api = api
+        self._opener = opener
         self._watch: asyncio.Task[None] | None = None
 
     @property
@@ -142,7 +155,7 @@ class ManagerUplink:
         try:
             session = await self.control.open()
             opening = [
-                TunnelCarrier(self._tunnel).open(self._api, self.pod, session.token) for _ in range(carriers)
+                TunnelCarrier(self._tunnel).open(self._opener, self.pod, session) for _ in range(carriers)
             ]
             results = await asyncio.gather(*opening, return_exceptions=True)
             self.carriers = [each for each in results if isinstance(each, TunnelCarrier)]
@@ -165,44 +178,59 @@ class ManagerUplink:
 
     async def add_carrier(self) -> TunnelCarrier:
         """Open one more carrier of the same session."""
-        carrier = await TunnelCarrier(self._tunnel).open(self._api, self.pod, self.control.session.token)
+        carrier = await TunnelCarrier(self._tunnel).open(self._opener, self.pod, self.control.session)
         self.carriers.append(carrier)
         return carrier
 
-    async def close(self, reason: str) -> None:
-        """Close watch, carriers and control connection."""
+    async def close(self, reason: str, keep: Collection[CarrierLike] = ()) -> None:
+        """Close watch, control connection, and all carriers but those to `keep`."""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        carriers, self.carriers = self.carriers, []
+        carriers = [carrier for carrier in self.carriers if carrier not in keep]
+        self.carriers = []
         await asyncio.gather(*(carrier.close(reason) for carrier in carriers), return_exceptions=True)
         await self.control.close()
 
     async def _watch_info(self) -> None:
-        try:
-            async for info in self.control.watch():
-                self._info = info
-                self._first_info.set()
-                self._tunnel.info_changed(info)
-            self._ended = ManagerUnavailable("the traffic manager ended the session")
-        except TelemagicError as error:
-            self._ended = error
+        """Follow the cluster's networks until the manager does not know us any more.
+
+        Losing the control connection is no reason to end: the carriers keep the session alive meanwhile.
+        """
+        waits = delays()
+        while True:
+            try:
+                async for info in self.control.watch():
+                    waits = delays()
+                    self._info = info
+                    self._first_info.set()
+                    self._tunnel.info_changed(info)
+                error: TelemagicError = ManagerUnavailable("the traffic manager ended the watch")
+            except TelemagicError as caught:
+                error = caught
+            if isinstance(error, SessionExpired) or self._info is None:
+                break
+            self._tunnel.control_lost(self, error.message)
+            await asyncio.sleep(next(waits))
+        self._ended = error
         self._first_info.set()
-        # Not from inside the watch: losing the control connection closes this uplink, and so cancels the watch.
-        asyncio.get_running_loop().call_soon(self._tunnel.control_lost, self, str(self._ended))
+        # Not from inside the watch: losing the session closes this uplink, and so cancels the watch.
+        asyncio.get_running_loop().call_soon(self._tunnel.session_lost, self, error.message)
 
 
-async def open_uplink(tunnel: Tunnel, api: ApiClient, namespace: str, relay_path: Path) -> ManagerUplink:
+async def open_uplink(
+    tunnel: Tunnel, api: ApiClient, namespace: str, relay_path: Path, opener: CarrierOpener
+) -> ManagerUplink:
     """Find a ready manager in `namespace` and register with it.
 
     Raises
     ------
-    ManagerUnavailable, ManagerTooOld, SessionExpired, ApiServerUnavailable, CredentialsRefused
+    ManagerUnavailable, ManagerUntrusted, ManagerTooOld, SessionExpired, ApiServerUnavailable, CredentialsRefused
         What it failed on; nothing is left open.
     """
     pod = await find_manager(api, namespace)
     try:
-        return await ManagerUplink(tunnel, api, pod, relay_path).open()
+        return await ManagerUplink(tunnel, api, pod, relay_path, opener).open()
     except ApiNotFound as error:
         raise ManagerUnavailable(
             f"the traffic manager {pod.namespace}/{pod.name} has just gone: {error}",

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from telehelper.endpoint import Endpoint, parse_endpoint
+from telehelper.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -24,6 +27,7 @@ class ManagerConfig:
 
     grpc_port: int = GRPC_PORT
     carrier_port: int = CARRIER_PORT
+    carrier_listen: tuple[Endpoint, ...] = ()  # besides the loopback
     resolv_conf: Path = Path("/etc/resolv.conf")
     service_account: Path = SERVICE_ACCOUNT
     api_host: str = ""  # empty: there is no API server to ask
@@ -45,6 +49,14 @@ def parse_config(argv: Sequence[str], environ: Mapping[str, str]) -> ManagerConf
     parser.add_argument(
         "--carrier-port", type=int, default=CARRIER_PORT, help="carriers, on 127.0.0.1 (%(default)s)"
     )
+    parser.add_argument(
+        "--carrier-listen",
+        type=_endpoint,
+        action="append",
+        default=[],
+        metavar="tcp://HOST:PORT|tls://HOST:PORT",
+        help="carriers here too, from whoever has a session's token; repeatable",
+    )
     parser.add_argument("--resolv-conf", type=Path, default=Path("/etc/resolv.conf"), help="the pod's own")
     parser.add_argument(
         "--service-account", type=Path, default=SERVICE_ACCOUNT, help="directory: token, ca.crt, namespace"
@@ -62,8 +74,16 @@ def parse_config(argv: Sequence[str], environ: Mapping[str, str]) -> ManagerConf
         "--allow-loopback", action="store_true", help="for tests: dial this pod's own loopback too"
     )
     args = parser.parse_args(argv)
+    args.carrier_listen = tuple(args.carrier_listen)
     return ManagerConfig(
         **vars(args),
         api_host=environ.get("KUBERNETES_SERVICE_HOST", ""),
         api_port=int(environ.get("KUBERNETES_SERVICE_PORT", "443")),
     )
+
+
+def _endpoint(text: str) -> Endpoint:
+    try:
+        return parse_endpoint(text, lowest_port=0)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(f"{error.message}; {error.hint}") from error

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import sys
 
 import uvloop
 
-from telehelper.errors import TelemagicError
+from telehelper.errors import HelperMissing, TelemagicError
 from telehelper.kube.access import ApiAccess
 from telehelper.kube.client import ApiClient
+from telehelper.manager.audit import AuditLog
 from telehelper.manager.config import ManagerConfig, parse_config
 from telehelper.manager.manager import Manager
 
+audit = AuditLog(2)  # standard error, where Kubernetes collects it
 
-def audit(line: str) -> None:
-    """Write one line to standard error, where Kubernetes collects it."""
-    with contextlib.suppress(OSError):  # nobody reads it: no reason to stop carrying
-        sys.stderr.write(line + "\n")
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many descriptors as may be had: containers often begin with 1024, and a flow is one."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(ValueError, OSError):  # what there is must do, then
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _access(config: ManagerConfig) -> ApiAccess | None:
@@ -34,7 +39,7 @@ def _access(config: ManagerConfig) -> ApiAccess | None:
 
 
 async def serve(config: ManagerConfig) -> None:
-    """Run a manager until SIGTERM or SIGINT; OSError if a port is taken."""
+    """Run a manager until SIGTERM or SIGINT; OSError or HelperMissing if it cannot listen."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -44,7 +49,8 @@ async def serve(config: ManagerConfig) -> None:
         reader = None if access is None else await stack.enter_async_context(ApiClient(access))
         manager = Manager(config, audit, reader=reader)
         await manager.start()
-        sys.stdout.write(f"ready grpc={manager.grpc_port} carrier={manager.carrier_port}\n")
+        also = "".join(f" {endpoint}" for endpoint in manager.listening)
+        sys.stdout.write(f"ready grpc={manager.grpc_port} carrier={manager.carrier_port}{also}\n")
         sys.stdout.flush()
         await stop.wait()
         audit("draining")
@@ -53,9 +59,12 @@ async def serve(config: ManagerConfig) -> None:
 
 def main() -> int:
     """Run the manager; return the process's exit status."""
+    _raise_descriptor_limit()
     try:
         uvloop.run(serve(parse_config(sys.argv[1:], os.environ)))
-    except OSError as error:
+    except (OSError, HelperMissing) as error:
         audit(f"cannot listen: {error}")
         return 1
+    finally:
+        audit.flush()
     return 0

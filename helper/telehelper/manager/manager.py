@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import grpc
 
 from telehelper.core.resolv_conf import parse_resolv_conf
+from telehelper.manager.certificate import make_identity
 from telehelper.manager.cluster_info import ClusterInfoBoard
 from telehelper.manager.dialer import Dialer, SocketDialer
 from telehelper.manager.discovery import ApiReader, Discovered, discover
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from telehelper.endpoint import Endpoint
     from telehelper.manager.config import ManagerConfig
 
 HOST: Final = "127.0.0.1"  # of the pod: only a port-forward, for which one needs the right, gets there
@@ -61,6 +64,7 @@ class Manager:
         self.config = config
         self.grpc_port = 0
         self.carrier_port = 0
+        self.listening: list[Endpoint] = []  # besides the loopback
         self.sessions = SessionTable(
             config.expiry, lambda: secrets.token_hex(ID_BYTES), lambda: secrets.token_hex(TOKEN_BYTES)
         )
@@ -74,15 +78,26 @@ class Manager:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Listen on both ports and begin to look at the cluster; OSError if a port is taken."""
-        self.carrier_port = await self._mux_server.start(HOST, self.config.carrier_port)
-        service = ManagerService(self.sessions, self.board, self.carrier_port, self._audit)
-        manager_pb2_grpc.add_ManagerServicer_to_server(service, self._grpc)  # type: ignore[no-untyped-call]  # generated
+        """Listen on all ports and begin to look at the cluster.
+
+        Raises
+        ------
+        OSError
+            A port is taken, or an address is none of ours.
+        HelperMissing
+            A TLS listener is wanted and certificates cannot be made.
+        """
         try:
-            self.grpc_port = self._grpc.add_insecure_port(f"{HOST}:{self.config.grpc_port}")
-        except RuntimeError as error:  # all that grpcio says
+            fingerprint = await self._listen_for_carriers()
+            service = ManagerService(self.sessions, self.board, self.carrier_port, fingerprint, self._audit)
+            manager_pb2_grpc.add_ManagerServicer_to_server(service, self._grpc)  # type: ignore[no-untyped-call]  # generated
+            try:
+                self.grpc_port = self._grpc.add_insecure_port(f"{HOST}:{self.config.grpc_port}")
+            except RuntimeError as error:  # all that grpcio says
+                raise OSError(f"port {self.config.grpc_port} is taken") from error
+        except BaseException:
             await self._mux_server.drain(0)
-            raise OSError(f"port {self.config.grpc_port} is taken") from error
+            raise
         await self._grpc.start()
         self._tasks = [
             asyncio.ensure_future(self.board.poll(self._discover, self.config.poll_interval)),
@@ -96,6 +111,17 @@ class Manager:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._grpc.stop(0)
+
+    async def _listen_for_carriers(self) -> str:
+        """Open the carrier ports; return the fingerprint of those that speak TLS, empty if none does."""
+        endpoints = self.config.carrier_listen
+        identity = make_identity() if any(endpoint.is_encrypted for endpoint in endpoints) else None
+        self.carrier_port = await self._mux_server.listen(HOST, self.config.carrier_port)
+        for endpoint in endpoints:
+            context = identity.context if identity is not None and endpoint.is_encrypted else None
+            port = await self._mux_server.listen(endpoint.host, endpoint.port, context)
+            self.listening.append(replace(endpoint, port=port))
+        return identity.fingerprint if identity is not None else ""
 
     async def _discover(self) -> Discovered:
         resolv = parse_resolv_conf(read_text(self.config.resolv_conf))

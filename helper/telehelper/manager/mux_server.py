@@ -1,4 +1,4 @@
-"""The carrier port: accepts carriers, checks their HELLO, and lets them open flows."""
+"""The carrier ports: accept carriers, check their HELLO, and let them open flows."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ import errno
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from telehelper.carrier import ByteStream, Carrier
+from telehelper.carrier import Carrier
 from telehelper.core.frames import VERSION, Frame, FrameType, decode_coded, encode_coded
 from telehelper.core.mux import Mux
 from telehelper.errors import TunnelError
 from telehelper.manager.carrier_flows import CarrierFlows
-from telehelper.tcp_stream import TcpStream, serve_tcp
+from telehelper.manager.listener import Listener
+from telehelper.manager.shared import Shared
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Coroutine
 
+    from telehelper.byte_stream import ByteStream
     from telehelper.manager.dialer import Dialer
     from telehelper.manager.sessions import Session, SessionTable
 
 HELLO_TIME: Final = 5.0  # seconds from the connection to its HELLO
-MAX_CARRIERS: Final = 2048  # at once; a further one is closed unheard
+MAX_CARRIERS: Final = 2048  # at once, strangers included; a further one is closed unheard
 
 # Codes of the GOAWAYs sent here; TunnelError's is carrier.EPROTO.
 WRONG_VERSION: Final = errno.EPROTONOSUPPORT
@@ -34,8 +37,9 @@ DRAINING: Final = errno.ESHUTDOWN
 class ServedCarrier:
     """One carrier at the manager: first HELLO, then flows."""
 
-    def __init__(self, server: MuxServer, stream: ByteStream) -> None:
+    def __init__(self, server: MuxServer, stream: ByteStream, welcome: Callable[[], None]) -> None:
         self._server = server
+        self._welcome = welcome
         self._loop = asyncio.get_running_loop()
         self.carrier = Carrier(
             stream,
@@ -77,6 +81,7 @@ class ServedCarrier:
         if session is None:
             self._refuse(WRONG_TOKEN, "no such session, or it has expired")
             return
+        self._welcome()
         self._session = session
         self._server.sessions.attach(session)
         self._flows = self._server.make_flows(self.carrier, session)
@@ -133,19 +138,23 @@ class MuxServer:
         self.hello_time = hello_time
         self._dialer = dialer
         self._allow_loopback = allow_loopback
-        self._server: asyncio.Server | None = None
+        self._shared = Shared()
+        self._listeners: list[Listener] = []
         self._carriers: set[ServedCarrier] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen and return the port; OSError if it is taken."""
-        self._server = await serve_tcp(host, port, self._accept)
-        bound: int = self._server.sockets[0].getsockname()[1]
+    async def listen(self, host: str, port: int, context: ssl.SSLContext | None = None) -> int:
+        """Listen on one more port and return it, for TLS if a context is given; OSError if it is taken."""
+        listener = Listener(self.serve, self.spawn, self._has_room, context=context)
+        bound = await listener.start(host, port)
+        self._listeners.append(listener)
         return bound
 
     def make_flows(self, carrier: Carrier, session: Session) -> CarrierFlows:
         """Return the flow table for a carrier that has said HELLO."""
-        return CarrierFlows(carrier, session, self._dialer, self.audit, allow_loopback=self._allow_loopback)
+        return CarrierFlows(
+            carrier, session, self._dialer, self.audit, self._shared, allow_loopback=self._allow_loopback
+        )
 
     def spawn(self, work: Coroutine[object, None, None]) -> None:
         """Run something beside; :meth:`drain` waits for it."""
@@ -153,15 +162,12 @@ class MuxServer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _accept(self, stream: TcpStream) -> None:
-        if len(self._carriers) >= MAX_CARRIERS:
-            self.spawn(stream.close())
-        else:
-            self.spawn(self.serve(stream))
+    def _has_room(self) -> bool:
+        return sum(listener.connections for listener in self._listeners) < MAX_CARRIERS
 
-    async def serve(self, stream: ByteStream) -> None:
-        """Serve one carrier to its end."""
-        served = ServedCarrier(self, stream)
+    async def serve(self, stream: ByteStream, welcome: Callable[[], None]) -> None:
+        """Serve one carrier to its end; call `welcome` when it has said HELLO with a good token."""
+        served = ServedCarrier(self, stream, welcome)
         self._carriers.add(served)
         try:
             await served.carrier.run()
@@ -170,8 +176,8 @@ class MuxServer:
 
     async def drain(self, grace: float) -> None:
         """Accept no more, tell all carriers, give their flows `grace` seconds to end, and close."""
-        if self._server is not None:
-            self._server.close()
+        for listener in self._listeners:
+            await listener.stop()
         for served in self._carriers:
             served.drain()
         with contextlib.suppress(TimeoutError):
@@ -181,5 +187,4 @@ class MuxServer:
         await asyncio.gather(*(served.carrier.close("the manager shut down") for served in self._carriers))
         while self._tasks:
             await asyncio.wait(self._tasks)
-        if self._server is not None:
-            await self._server.wait_closed()
+        self._shared.close()

@@ -53,7 +53,9 @@ class ManagerService(manager_pb2_grpc.ManagerServicer):
     sessions, board
         What is registered and what is known.
     carrier_port
-        Where carriers are accepted.
+        Where carriers are accepted on the loopback.
+    carrier_fingerprint
+        By which clients know the TLS listeners; empty if there is none.
     audit
         Takes one line for each session opened.
     """
@@ -63,11 +65,13 @@ class ManagerService(manager_pb2_grpc.ManagerServicer):
         sessions: SessionTable,
         board: ClusterInfoBoard,
         carrier_port: int,
+        carrier_fingerprint: str,
         audit: Callable[[str], None],
     ) -> None:
         self._sessions = sessions
         self._board = board
         self._carrier_port = carrier_port
+        self._carrier_fingerprint = carrier_fingerprint
         self._audit = audit
         self._version = manager_version()
         self._loop = asyncio.get_running_loop()
@@ -95,6 +99,7 @@ class ManagerService(manager_pb2_grpc.ManagerServicer):
             manager_version=self._version,
             carrier_port=self._carrier_port,
             expiry_seconds=self._sessions.expiry,
+            carrier_fingerprint=self._carrier_fingerprint,
         )
 
     async def WatchClusterInfo(  # gRPC's name

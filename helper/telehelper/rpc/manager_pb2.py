@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctelehelper/rpc/manager.proto\x12\x0ctelemagic.v1\"S\n\x12OpenSessionRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x16\n\x0e\x63lient_version\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_name\x18\x03 \x01(\t\"k\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\x17\n\x0fmanager_version\x18\x03 \x01(\t\x12\x14\n\x0c\x63\x61rrier_port\x18\x04 \x01(\r\x12\x16\n\x0e\x65xpiry_seconds\x18\x05 \x01(\x01\"(\n\x17WatchClusterInfoRequest\x12\r\n\x05token\x18\x01 \x01(\t\"F\n\x04\x43idr\x12\x0c\n\x04\x63idr\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x12\n\nconfidence\x18\x04 \x01(\t\"\x81\x01\n\x0b\x43lusterInfo\x12!\n\x05\x63idrs\x18\x01 \x03(\x0b\x32\x12.telemagic.v1.Cidr\x12\x12\n\ndns_server\x18\x02 \x01(\t\x12\x16\n\x0e\x63luster_domain\x18\x03 \x01(\t\x12\x12\n\nnamespaces\x18\x04 \x03(\t\x12\x0f\n\x07notices\x18\x05 \x03(\t\"\x0f\n\rHealthRequest\"Z\n\x0eHealthResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x02 \x01(\x01\x12\x10\n\x08sessions\x18\x03 \x01(\r\x12\r\n\x05\x66lows\x18\x04 \x01(\r2\xee\x01\n\x07Manager\x12\x46\n\x0bOpenSession\x12 .telemagic.v1.OpenSessionRequest\x1a\x15.telemagic.v1.Session\x12V\n\x10WatchClusterInfo\x12%.telemagic.v1.WatchClusterInfoRequest\x1a\x19.telemagic.v1.ClusterInfo0\x01\x12\x43\n\x06Health\x12\x1b.telemagic.v1.HealthRequest\x1a\x1c.telemagic.v1.HealthResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctelehelper/rpc/manager.proto\x12\x0ctelemagic.v1\"S\n\x12OpenSessionRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x16\n\x0e\x63lient_version\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_name\x18\x03 \x01(\t\"\x88\x01\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\x17\n\x0fmanager_version\x18\x03 \x01(\t\x12\x14\n\x0c\x63\x61rrier_port\x18\x04 \x01(\r\x12\x16\n\x0e\x65xpiry_seconds\x18\x05 \x01(\x01\x12\x1b\n\x13\x63\x61rrier_fingerprint\x18\x06 \x01(\t\"(\n\x17WatchClusterInfoRequest\x12\r\n\x05token\x18\x01 \x01(\t\"F\n\x04\x43idr\x12\x0c\n\x04\x63idr\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x12\n\nconfidence\x18\x04 \x01(\t\"\x81\x01\n\x0b\x43lusterInfo\x12!\n\x05\x63idrs\x18\x01 \x03(\x0b\x32\x12.telemagic.v1.Cidr\x12\x12\n\ndns_server\x18\x02 \x01(\t\x12\x16\n\x0e\x63luster_domain\x18\x03 \x01(\t\x12\x12\n\nnamespaces\x18\x04 \x03(\t\x12\x0f\n\x07notices\x18\x05 \x03(\t\"\x0f\n\rHealthRequest\"Z\n\x0eHealthResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x02 \x01(\x01\x12\x10\n\x08sessions\x18\x03 \x01(\r\x12\r\n\x05\x66lows\x18\x04 \x01(\r2\xee\x01\n\x07Manager\x12\x46\n\x0bOpenSession\x12 .telemagic.v1.OpenSessionRequest\x1a\x15.telemagic.v1.Session\x12V\n\x10WatchClusterInfo\x12%.telemagic.v1.WatchClusterInfoRequest\x1a\x19.telemagic.v1.ClusterInfo0\x01\x12\x43\n\x06Health\x12\x1b.telemagic.v1.HealthRequest\x1a\x1c.telemagic.v1.HealthResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,18 +33,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OPENSESSIONREQUEST']._serialized_start=46
   _globals['_OPENSESSIONREQUEST']._serialized_end=129
-  _globals['_SESSION']._serialized_start=131
-  _globals['_SESSION']._serialized_end=238
-  _globals['_WATCHCLUSTERINFOREQUEST']._serialized_start=240
-  _globals['_WATCHCLUSTERINFOREQUEST']._serialized_end=280
-  _globals['_CIDR']._serialized_start=282
-  _globals['_CIDR']._serialized_end=352
-  _globals['_CLUSTERINFO']._serialized_start=355
-  _globals['_CLUSTERINFO']._serialized_end=484
-  _globals['_HEALTHREQUEST']._serialized_start=486
-  _globals['_HEALTHREQUEST']._serialized_end=501
-  _globals['_HEALTHRESPONSE']._serialized_start=503
-  _globals['_HEALTHRESPONSE']._serialized_end=593
-  _globals['_MANAGER']._serialized_start=596
-  _globals['_MANAGER']._serialized_end=834
+  _globals['_SESSION']._serialized_start=132
+  _globals['_SESSION']._serialized_end=268
+  _globals['_WATCHCLUSTERINFOREQUEST']._serialized_start=270
+  _globals['_WATCHCLUSTERINFOREQUEST']._serialized_end=310
+  _globals['_CIDR']._serialized_start=312
+  _globals['_CIDR']._serialized_end=382
+  _globals['_CLUSTERINFO']._serialized_start=385
+  _globals['_CLUSTERINFO']._serialized_end=514
+  _globals['_HEALTHREQUEST']._serialized_start=516
+  _globals['_HEALTHREQUEST']._serialized_end=531
+  _globals['_HEALTHRESPONSE']._serialized_start=533
+  _globals['_HEALTHRESPONSE']._serialized_end=623
+  _globals['_MANAGER']._serialized_start=626
+  _globals['_MANAGER']._serialized_end=864
 # @@protoc_insertion_point(module_scope)

@@ -17,18 +17,20 @@ class OpenSessionRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., client_version: _Optional[str] = ..., client_name: _Optional[str] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("id", "token", "manager_version", "carrier_port", "expiry_seconds")
+    __slots__ = ("id", "token", "manager_version", "carrier_port", "expiry_seconds", "carrier_fingerprint")
     ID_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     MANAGER_VERSION_FIELD_NUMBER: _ClassVar[int]
     CARRIER_PORT_FIELD_NUMBER: _ClassVar[int]
     EXPIRY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CARRIER_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     id: str
     token: str
     manager_version: str
     carrier_port: int
     expiry_seconds: float
-    def __init__(self, id: _Optional[str] = ..., token: _Optional[str] = ..., manager_version: _Optional[str] = ..., carrier_port: _Optional[int] = ..., expiry_seconds: _Optional[float] = ...) -> None: ...
+    carrier_fingerprint: str
+    def __init__(self, id: _Optional[str] = ..., token: _Optional[str] = ..., manager_version: _Optional[str] = ..., carrier_port: _Optional[int] = ..., expiry_seconds: _Optional[float] = ..., carrier_fingerprint: _Optional[str] = ...) -> None: ...
 
 class WatchClusterInfoRequest(_message.Message):
     __slots__ = ("token",)
