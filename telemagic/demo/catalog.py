@@ -99,7 +99,7 @@ async def serve(port: int, tally_port: int) -> None:
     app.router.add_get("/slow", _slow)
     runner = web.AppRunner(app, access_log=None, read_bufsize=_READ, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "0.0.0.0", port).start()  # noqa: S104 - all addresses of its own pod
+    await web.TCPSite(runner, None, port).start()  # all addresses of its own pod, of both families
     counter = await tally.start(tally_port)
     print(f"ready http={port} tally={tally_port}", flush=True)  # noqa: T201 - the kubelet waits for this line
     try:

@@ -14,8 +14,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from ipaddress import IPv4Address
     from pathlib import Path
+
+    from telemagic.demo.plan import Address
 
 _LIFETIME: Final = datetime.timedelta(days=30)
 _SKEW: Final = datetime.timedelta(hours=1)  # a clock set back a little must not make the demo unusable
@@ -25,7 +26,7 @@ _NAMES: Final = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.de
 class Authority:
     """A certificate authority with one server certificate."""
 
-    def __init__(self, names: Iterable[str], addresses: Iterable[IPv4Address]) -> None:
+    def __init__(self, names: Iterable[str], addresses: Iterable[Address]) -> None:
         ca_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
         ca_name, server_name = _common_name("telemagic demo CA"), _common_name("telemagic demo API server")
         ca_id = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())

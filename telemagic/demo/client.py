@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -31,7 +32,7 @@ _POLL: Final = 0.02  # seconds
 
 @dataclass(frozen=True, slots=True)
 class DemoStatus:
-    """One demo cluster, for display."""
+    """One demo cluster, for display. The CIDRs of two families are separated by a comma, as in Kubernetes."""
 
     name: str
     kubeconfig: Path
@@ -41,6 +42,17 @@ class DemoStatus:
     pod_cidr: str
     service_cidr: str
     uptime: float
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all pods are."""
+        up, _, wanted = self.ready.partition("/")
+        return up == wanted
+
+    @property
+    def has_ipv6(self) -> bool:
+        """Whether it has addresses of both families: unless told otherwise, or the machine's kernel has no IPv6."""
+        return ":" in self.pod_cidr
 
 
 class Demo:
@@ -54,6 +66,8 @@ class Demo:
         How to reach it.
     viewer_kubeconfig
         The same for a user who may look but not forward ports.
+    port
+        Of 127.0.0.1, where the API server listens.
     """
 
     def __init__(self, name: str, directory: Path, connection: socket.socket, port: int) -> None:
@@ -64,7 +78,7 @@ class Demo:
         self.context = name
         self.namespace = NAMESPACE
         self._connection = connection
-        self._port = port
+        self.port = port
 
     def attach(self) -> None:
         """Make the API server listen at the kubeconfig's address in the caller's network namespace as well.
@@ -79,6 +93,25 @@ class Demo:
             The port is taken in this network namespace.
         """
         self._hold(owner=False, keep=False)
+
+    def network_of(self, app: str) -> int:
+        """Return a descriptor of the network namespace of an app's pod, to put something of one's own into it.
+
+        Only a process above the cluster's user namespace may go there: one that started the demo, or real root.
+
+        Raises
+        ------
+        HelperLost
+            The demo has ended.
+        UsageError
+            It has no such app.
+        """
+        answer = self._ask("network", app=app)
+        if "fd" not in answer:
+            raise UsageError(f"the demo cluster has no app {app!r}")
+        fd: int = answer["fd"]
+        os.set_inheritable(fd, False)
+        return fd
 
     def is_last_owner(self) -> bool:
         """Tell whether the demo ends when this object, made with `owned`, is closed."""
@@ -105,10 +138,10 @@ class Demo:
             return
         namespaces.loopback_up()
         try:
-            listener = socket.create_server(("127.0.0.1", self._port), backlog=128)
+            listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
         except OSError as error:
             raise HelperError(
-                f"port {self._port} of 127.0.0.1 is taken here, so the demo's API server cannot listen",
+                f"port {self.port} of 127.0.0.1 is taken here, so the demo's API server cannot listen",
                 hint="take the demo down and connect again: telemagic demo down",
             ) from error
         with listener:
@@ -123,7 +156,7 @@ class Demo:
         return answer
 
 
-def ensure(*, name: str = "demo", owned: bool = False) -> Demo:
+def ensure(*, name: str = "demo", owned: bool = False, ipv4_only: bool = False) -> Demo:
     """Make sure that a demo cluster is up, and that its API server is reachable from here.
 
     Parameters
@@ -133,6 +166,8 @@ def ensure(*, name: str = "demo", owned: bool = False) -> Demo:
     owned
         Start it so that it ends with the last owner, of whom the result is one. An unowned one stays until
         :func:`down`. Asking for an unowned one makes an owned one stay, too.
+    ipv4_only
+        Start it as a cluster without IPv6, as many are. One that is up stays as it is.
 
     Raises
     ------
@@ -148,7 +183,10 @@ def ensure(*, name: str = "demo", owned: bool = False) -> Demo:
     directory = runtime_dir() / f"{_PREFIX}{name}"
     for last in (False, True):
         with lock.held(directory.parent):
-            connection = control.connect(directory, _ASK_TIMEOUT) or _start(name, directory, owned=owned)
+            connection = control.connect(directory, _ASK_TIMEOUT)
+            if connection is None:
+                options = [*(["--owned"] if owned else []), *(["--ipv4-only"] if ipv4_only else [])]
+                connection = _start(name, directory, options)
             answer = control.ask(connection, "status")
             if answer is not None:
                 demo = Demo(name, directory, connection, answer["port"])
@@ -251,7 +289,7 @@ def _wait_gone(directory: Path) -> None:
         time.sleep(_POLL)
 
 
-def _start(name: str, directory: Path, *, owned: bool) -> socket.socket:
+def _start(name: str, directory: Path, options: Iterable[str]) -> socket.socket:
     """Start a daemon, and return a connection to it. The lock is held."""
     import shutil
 
@@ -272,7 +310,7 @@ def _start(name: str, directory: Path, *, owned: bool) -> socket.socket:
                 str(directory),
             ),
             *("--slot", str(addresses.slot), "--listener", str(listener.fileno())),
-            *("--network", namespaces.network_identity(), *(["--owned"] if owned else [])),
+            *("--network", namespaces.network_identity(), *options),
         ]
         launched = subprocess.run(  # noqa: S603 - our own module with our own arguments
             command, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, capture_output=True, check=False

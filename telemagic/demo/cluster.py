@@ -98,22 +98,29 @@ class Cluster:
             "started": self._created,
             "pods": {f"{pod.spec.namespace}/{pod.spec.name}": pod.ready for pod in self._pods},
             "slot": str(self.plan.slot),
-            "pod_cidr": str(self.plan.pods),
-            "service_cidr": str(self.plan.services),
+            "pod_cidr": ",".join(map(str, self.plan.pods)),
+            "service_cidr": ",".join(map(str, self.plan.services)),
             "port": self._port,
         }
 
+    def network_of(self, app: str) -> int:
+        """Return the descriptor of the network namespace of an app's pod, still ours; KeyError if there is none."""
+        return {pod.spec.app: pod.network for pod in self._pods}[app]
+
     async def _connect(self) -> None:
         plugs = [
-            network.PodNetwork(pod.network, [pod.spec.address, *self._workload.service_addresses(pod.spec)])
+            network.PodNetwork(
+                pod.network, [*pod.spec.addresses, *self._workload.service_addresses(pod.spec)]
+            )
             for pod in self._pods
         ]
         silent = [
-            service.address
+            address
             for service in self._workload.services
-            if service.address and not service.app and service.name != "kubernetes"
+            if not service.app and service.name != "kubernetes"
+            for address in service.addresses
         ]
-        own = [self.plan.node, self.plan.service(1)]
+        own = [*self.plan.nodes, *self.plan.service(1)[:1]]
         await asyncio.to_thread(functools.partial(network.build, own, plugs, silent))
 
     async def _serve(self) -> None:
@@ -122,7 +129,9 @@ class Cluster:
         from telemagic.demo.certificates import Authority
 
         user, viewer, manager = (secrets.token_urlsafe(32) for _ in range(3))
-        authority = Authority(["demo"], [self.plan.node, self.plan.service(1)])
+        # The API server has IPv4 only, as its service; pods of both families reach it.
+        node, service = self.plan.nodes[0], self.plan.service(1)[0]
+        authority = Authority(["demo"], [node, service])
         self._tls = authority.server_context(self._directory / "state")
         pods = {(pod.spec.namespace, pod.spec.name): pod for pod in self._pods}
         account = "system:serviceaccount:telemagic:telemagic-manager"
@@ -136,7 +145,7 @@ class Cluster:
             },
         )
         await self._api.start()
-        for address, port in ((self.plan.service(1), 443), (self.plan.node, _NODE_API_PORT)):
+        for address, port in ((service, 443), (node, _NODE_API_PORT)):
             await self.listen(socket.create_server((str(address), port), backlog=128))
         mounted = self._directory / "state" / "manager"
         (mounted / "token").write_text(manager)
@@ -174,7 +183,7 @@ class Cluster:
         put(_KIND["nodes"], objects.node(self.plan, created))
         put(_KIND["servicecidrs"], objects.service_cidr(self.plan, created))
         for service in self._workload.services:
-            put(_KIND["services"], objects.service_object(service, created))
+            put(_KIND["services"], objects.service_object(service, self.plan, created))
             self._publish_endpoints(service)
         for pod in self._pods:
             self._publish(pod)
@@ -189,6 +198,7 @@ class Cluster:
                 self._publish_endpoints(service)
 
     def _publish_endpoints(self, service: workload.ServiceSpec) -> None:
-        flat, sliced = objects.endpoints(service, self._pods, self.plan, self._created)
+        flat, slices = objects.endpoints(service, self._pods, self.plan, self._created)
         self._store.put(_KIND["endpoints"], flat)
-        self._store.put(_KIND["endpointslices"], sliced)
+        for sliced in slices:
+            self._store.put(_KIND["endpointslices"], sliced)

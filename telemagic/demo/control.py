@@ -8,6 +8,7 @@ op        fields                          answer
 status                                    see :meth:`ControlServer`
 attach    network, owner, keep            served: whether the API server listens in that network namespace
 listen    network, and a descriptor       {} once the socket, bound in that network namespace, is served
+network   app                             {}, and a descriptor of the network namespace of that app's pod
 stop                                      {} and then the end of the daemon
 ========  ==============================  ====================================================================
 
@@ -59,14 +60,14 @@ def connect(directory: Path, timeout: float) -> socket.socket | None:
 
 
 def ask(connection: socket.socket, op: str, *fds: int, **fields: Any) -> dict[str, Any] | None:  # noqa: ANN401 - JSON
-    """Send a request and wait for its answer; None if the daemon has gone."""
+    """Send a request and wait for its answer; None if the daemon has gone. A descriptor that came is its `fd`."""
     try:
         socket.send_fds(connection, [json.dumps({"op": op, **fields}).encode()], fds)
-        packet = connection.recv(MAX_PACKET)
+        packet, received, _, _ = socket.recv_fds(connection, MAX_PACKET, 1)
     except (BrokenPipeError, ConnectionResetError):
         return None
     answer: dict[str, Any] | None = json.loads(packet) if packet else None
-    return answer
+    return answer | {"fd": received[0]} if answer is not None and received else answer
 
 
 Stop = Callable[[], Awaitable[None]]
@@ -88,6 +89,8 @@ class ControlServer:
         Serves the API on a socket that was handed over; what it returns ends that.
     status
         The answer to `status`, a JSON object.
+    network
+        Gives a descriptor of the network namespace of an app's pod; KeyError if there is no such app.
     owned
         End with the last owner, or ten seconds after the start if none came.
     on_end
@@ -100,12 +103,14 @@ class ControlServer:
         listen: Callable[[socket.socket], Awaitable[Stop]],
         *,
         status: Callable[[], dict[str, Any]],
+        network: Callable[[str], int],
         owned: bool,
         on_end: Callable[[], None],
     ) -> None:
         self.owned = owned
         self._listen = listen
         self._status = status
+        self._network = network
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._connections: set[asyncio.Task[None]] = set()
@@ -159,7 +164,9 @@ class ControlServer:
                 if not packet:
                     return
                 answer = await self._perform(json.loads(packet), fds, held)
-                await self._loop.sock_sendall(connection, json.dumps(answer).encode())
+                attached = [answer.pop("fd")] if "fd" in answer else []
+                # Never blocks: there is one answer on its way at a time, and room for several.
+                socket.send_fds(connection, [json.dumps(answer).encode()], attached)
                 if answer.get("ending"):
                     self._on_end()
         except (ConnectionError, ValueError):
@@ -194,6 +201,9 @@ class ControlServer:
             case {"op": "listen", "network": str(network)} if sockets:
                 await self.serve(network, sockets[0])
                 return {}
+            case {"op": "network", "app": str(app)}:
+                with contextlib.suppress(KeyError):
+                    return {"fd": self._network(app)}
             case {"op": "stop"}:
                 return {"ending": True}
         for unexpected in sockets:

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 from telehelper.errors import HelperError, TelemagicError
 
-from telemagic.demo import lock, namespaces
+from telemagic.demo import lock, namespaces, network
 from telemagic.demo.plan import AddressPlan
 
 _STILL_THERE = 2.0  # seconds between looks at the directory
@@ -42,6 +42,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--listener", type=int, required=True, help="descriptor of a socket on 127.0.0.1")
     parser.add_argument("--network", required=True, help="identity of the listener's network namespace")
     parser.add_argument("--owned", action="store_true", help="end with the last owner")
+    parser.add_argument("--ipv4-only", action="store_true", help="be a cluster without IPv6")
     return parser.parse_args()
 
 
@@ -182,12 +183,16 @@ async def _serve(options: argparse.Namespace, report: Report) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
     cluster: Cluster | None = None
     try:
-        cluster = Cluster(
-            options.name, options.directory, AddressPlan(options.slot), listener.getsockname()[1]
-        )
+        addresses = AddressPlan(options.slot, ipv6=not options.ipv4_only and network.has_ipv6())
+        cluster = Cluster(options.name, options.directory, addresses, listener.getsockname()[1])
         await cluster.start()
         control = ControlServer(
-            options.directory, cluster.listen, status=cluster.status, owned=options.owned, on_end=ending.set
+            options.directory,
+            cluster.listen,
+            status=cluster.status,
+            network=cluster.network_of,
+            owned=options.owned,
+            on_end=ending.set,
         )
         await control.serve(options.network, listener)
         if report.send({"ready": True}):

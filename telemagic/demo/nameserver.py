@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import json
 import struct
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -43,13 +43,13 @@ class Zone:
     Parameters
     ----------
     description
-        `domain`; `reverse`, a CIDR; `services` with name, namespace, address (empty: headless), ports as
-        [name, protocol, number] and endpoints; `pods` with namespace and address.
+        `domain`; `reverse`, CIDRs; `services` with name, namespace, addresses (none: headless), ports as
+        [name, protocol, number] and endpoints, which are addresses; `pods` with namespace and addresses.
     """
 
     def __init__(self, description: Mapping[str, Any]) -> None:
         self.domain = dns.name.from_text(description["domain"])
-        self._reverse = IPv4Network(description["reverse"])
+        self._reverse = [ip_network(text) for text in description["reverse"]]
         self._records: Records = {}
         self._soa = dns.rdata.from_text(
             dns.rdataclass.IN,
@@ -58,7 +58,8 @@ class Zone:
         )
         self._add(f"dns-version.{self.domain}", "TXT", '"1.1.0"')
         for pod in description["pods"]:
-            self._add(f"{_dashed(pod['address'])}.{pod['namespace']}.pod.{self.domain}", "A", pod["address"])
+            for address in pod["addresses"]:
+                self._add_address(f"{_dashed(address)}.{pod['namespace']}.pod.{self.domain}", address)
         for service in description["services"]:
             self._add_service(service)
 
@@ -70,17 +71,20 @@ class Zone:
             name = name.parent()
             self._records.setdefault(name, {})  # an empty non-terminal exists (RFC 8020 §2)
 
+    def _add_address(self, owner: str, address: str) -> None:
+        self._add(owner, "A" if ip_address(address).version == 4 else "AAAA", address)
+
     def _add_service(self, service: Mapping[str, Any]) -> None:
         own = f"{service['name']}.{service['namespace']}.svc.{self.domain}"
-        if service["address"]:
-            targets = {service["address"]: own}
-        else:
+        targets = dict.fromkeys(service["addresses"], own)
+        if not targets:
             targets = {address: f"{_dashed(address)}.{own}" for address in service["endpoints"]}
         for address, target in targets.items():
-            self._add(own, "A", address)
+            self._add_address(own, address)
             if target != own:
-                self._add(target, "A", address)
+                self._add_address(target, address)
             self._add(str(dns.reversename.from_address(address)), "PTR", target)
+        for target in dict.fromkeys(targets.values()):
             for name, protocol, number in service["ports"]:
                 self._add(f"_{name}._{protocol}.{own}", "SRV", f"0 100 {number} {target}")
 
@@ -143,13 +147,14 @@ class Zone:
         if name.is_subdomain(self.domain):
             return True
         try:
-            return IPv4Address(dns.reversename.to_address(name)) in self._reverse
+            address = ip_address(dns.reversename.to_address(name))
         except (dns.exception.DNSException, ValueError):
             return False
+        return any(address in network for network in self._reverse)
 
 
 def _dashed(address: str) -> str:
-    return address.replace(".", "-")
+    return address.replace(".", "-").replace(":", "-")
 
 
 class _Udp(asyncio.DatagramProtocol):
@@ -191,10 +196,8 @@ async def serve(zone: Zone, port: int, addresses: Sequence[str]) -> None:
     loop = asyncio.get_running_loop()
     for address in addresses:
         await loop.create_datagram_endpoint(lambda: _Udp(zone), local_addr=(address, port))
-    everywhere = "0.0.0.0"  # noqa: S104 - all addresses of its own pod
-    server = await asyncio.start_server(
-        lambda reader, writer: _serve_tcp(zone, reader, writer), everywhere, port
-    )
+    # None: all addresses of its own pod, of both families
+    server = await asyncio.start_server(lambda reader, writer: _serve_tcp(zone, reader, writer), None, port)
     print(f"ready dns={port}", flush=True)  # noqa: T201 - the kubelet waits for this line
     async with server:
         await server.serve_forever()

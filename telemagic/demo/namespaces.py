@@ -28,6 +28,7 @@ NETWORK: Final = 0x4000_0000
 # mount(2) and umount2(2), from <linux/mount.h>
 MS_NOSUID: Final = 0x2
 MS_NODEV: Final = 0x4
+MS_NOEXEC: Final = 0x8
 MS_BIND: Final = 0x1000
 MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 0x4_0000

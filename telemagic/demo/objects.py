@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from telemagic.demo.kubelet import Pod
-    from telemagic.demo.plan import AddressPlan
+    from telemagic.demo.plan import Address, AddressPlan
     from telemagic.demo.workload import PodSpec, Port, ServiceSpec
 
 NODE_NAME: Final = "demo-node"
 VERSION: Final = "v1.33.0"  # the first release with servicecidrs in networking.k8s.io/v1
 _UIDS: Final = uuid.UUID("6f0c6a4e-9d0b-5b0e-8a37-2f1f5f3f6b11")
 _API_PORT: Final = 6443
+_SLICES: Final = {4: "x7k2p", 6: "m9c4t"}  # endings of slices' names, by family
 
 
 def timestamp(seconds: float) -> str:
@@ -62,7 +63,7 @@ def service_cidr(plan: AddressPlan, created: float) -> dict[str, Any]:
     """Return the ServiceCIDR that every cluster has."""
     return {
         "metadata": metadata("kubernetes", "", created),
-        "spec": {"cidrs": [str(plan.services)]},
+        "spec": {"cidrs": [str(network) for network in plan.services]},
         "status": {"conditions": [_condition("Ready", ok=True, since=created)]},
     }
 
@@ -78,12 +79,12 @@ def node(plan: AddressPlan, created: float) -> dict[str, Any]:
     )
     return {
         "metadata": found,
-        "spec": {"podCIDR": str(plan.pods), "podCIDRs": [str(plan.pods)]},
+        "spec": {"podCIDR": str(plan.pods[0]), "podCIDRs": [str(network) for network in plan.pods]},
         "status": {
             "capacity": capacity,
             "allocatable": capacity,
             "addresses": [
-                {"type": "InternalIP", "address": str(plan.node)},
+                *({"type": "InternalIP", "address": str(address)} for address in plan.nodes),
                 {"type": "Hostname", "address": NODE_NAME},
             ],
             "conditions": [_condition("Ready", ok=True, since=created)],
@@ -199,10 +200,10 @@ def pod_object(pod: Pod, plan: AddressPlan, created: float) -> dict[str, Any]:
         },
         "status": {
             "phase": pod.phase,
-            "podIP": str(spec.address),
-            "podIPs": [{"ip": str(spec.address)}],
-            "hostIP": str(plan.node),
-            "hostIPs": [{"ip": str(plan.node)}],
+            "podIP": str(spec.addresses[0]),
+            "podIPs": [{"ip": str(address)} for address in spec.addresses],
+            "hostIP": str(plan.nodes[0]),
+            "hostIPs": [{"ip": str(address)} for address in plan.nodes],
             "startTime": timestamp(created),
             "qosClass": "BestEffort",
             "conditions": conditions,
@@ -252,15 +253,20 @@ def controllers(pod: Pod, created: float) -> tuple[dict[str, Any], dict[str, Any
     return deployment, replica_set
 
 
-def service_object(spec: ServiceSpec, created: float) -> dict[str, Any]:
+def _versions(spec: ServiceSpec, plan: AddressPlan) -> tuple[int, ...]:
+    return tuple(address.version for address in spec.addresses) or plan.versions
+
+
+def service_object(spec: ServiceSpec, plan: AddressPlan, created: float) -> dict[str, Any]:
     """Return a Service."""
-    address = str(spec.address) if spec.address else "None"
+    addresses = [str(address) for address in spec.addresses] or ["None"]
+    versions = _versions(spec, plan)
     body: dict[str, Any] = {
         "type": "ClusterIP",
-        "clusterIP": address,
-        "clusterIPs": [address],
-        "ipFamilies": ["IPv4"],
-        "ipFamilyPolicy": "SingleStack",
+        "clusterIP": addresses[0],
+        "clusterIPs": addresses,
+        "ipFamilies": [f"IPv{version}" for version in versions],
+        "ipFamilyPolicy": "SingleStack" if len(versions) == 1 else "RequireDualStack",
         "sessionAffinity": "None",
         "internalTrafficPolicy": "Cluster",
         "ports": [
@@ -279,44 +285,67 @@ def service_object(spec: ServiceSpec, created: float) -> dict[str, Any]:
 
 def endpoints(
     service: ServiceSpec, pods: Iterable[Pod], plan: AddressPlan, created: float
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the Endpoints and the EndpointSlice of a service."""
-    behind = [pod for pod in pods if (pod.spec.app, pod.spec.namespace) == (service.app, service.namespace)]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the Endpoints of a service, which know its first family only, and its EndpointSlices, one per family."""
     is_api = service.name == "kubernetes"
     ports = [_endpoint_port(port, _API_PORT if is_api else port.number) for port in service.ports]
-    ready: list[dict[str, Any]] = [{"ip": str(plan.node)}] if is_api else []
-    unready: list[dict[str, Any]] = []
-    for pod in behind:
-        target = {"kind": "Pod", "name": pod.spec.name, "namespace": pod.spec.namespace}
-        entry = {"ip": str(pod.spec.address), "nodeName": NODE_NAME, "targetRef": target}
-        (ready if pod.ready else unready).append(entry)
-    subset = {"addresses": ready, "notReadyAddresses": unready, "ports": ports}
-    subsets = [{name: value for name, value in subset.items() if value}] if ready or unready else []
-    found = [(entry, True) for entry in ready] + [(entry, False) for entry in unready]
+    behind = [pod for pod in pods if (pod.spec.app, pod.spec.namespace) == (service.app, service.namespace)]
+    found = {
+        version: _api_entry(plan, version) if is_api else [_entry(pod, version) for pod in behind]
+        for version in _versions(service, plan)
+    }
+    first = next(iter(found.values()))
+    subset = {
+        "addresses": [entry for entry, ready in first if ready],
+        "notReadyAddresses": [entry for entry, ready in first if not ready],
+        "ports": ports,
+    }
     flat = {
         "metadata": metadata(service.name, service.namespace, created),
-        "subsets": subsets,
+        "subsets": [{name: value for name, value in subset.items() if value}] if first else [],
     }
-    sliced = {
+    return flat, [_slice(service, version, entries, ports, created) for version, entries in found.items()]
+
+
+_Entry = tuple[dict[str, Any], bool]  # an address of Endpoints, and whether it is ready
+
+
+def _of_version(addresses: Iterable[Address], version: int) -> str:
+    return str(next(address for address in addresses if address.version == version))
+
+
+def _api_entry(plan: AddressPlan, version: int) -> list[_Entry]:
+    return [({"ip": _of_version(plan.nodes, version)}, True)]
+
+
+def _entry(pod: Pod, version: int) -> _Entry:
+    target = {"kind": "Pod", "name": pod.spec.name, "namespace": pod.spec.namespace}
+    address = _of_version(pod.spec.addresses, version)
+    return {"ip": address, "nodeName": NODE_NAME, "targetRef": target}, pod.ready
+
+
+def _slice(
+    service: ServiceSpec, version: int, entries: list[_Entry], ports: list[dict[str, Any]], created: float
+) -> dict[str, Any]:
+    return {
         "metadata": metadata(
-            f"{service.name}-x7k2p",
+            f"{service.name}-{_SLICES[version]}",
             service.namespace,
             created,
             labels={"kubernetes.io/service-name": service.name},
         ),
-        "addressType": "IPv4",
+        "addressType": f"IPv{version}",
         "ports": ports,
         "endpoints": [
             {
                 "addresses": [entry["ip"]],
-                "conditions": {"ready": ok, "serving": ok, "terminating": False},
+                "conditions": {"ready": ready, "serving": ready, "terminating": False},
                 "nodeName": NODE_NAME,
                 **({"targetRef": entry["targetRef"]} if "targetRef" in entry else {}),
             }
-            for entry, ok in found
+            for entry, ready in entries
         ],
     }
-    return flat, sliced
 
 
 def _endpoint_port(port: Port, number: int) -> dict[str, Any]:

@@ -43,5 +43,5 @@ class _Tally(asyncio.Protocol):
 
 
 async def start(port: int) -> asyncio.Server:
-    """Listen on all addresses of the pod."""
-    return await asyncio.get_running_loop().create_server(_Tally, "0.0.0.0", port)  # noqa: S104 - its own pod
+    """Listen on all addresses of the pod, of both families."""
+    return await asyncio.get_running_loop().create_server(_Tally, None, port)

@@ -15,9 +15,7 @@ from telemagic.demo import seed
 from telemagic.demo.plan import CLUSTER_DOMAIN
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Address
-
-    from telemagic.demo.plan import AddressPlan
+    from telemagic.demo.plan import Address, AddressPlan
 
 POSTGRES_UID: Final = 1000  # any but 0, which PostgreSQL refuses
 _ENTER: Final = (sys.executable, "-P", "-m", "telemagic.demo.enter")
@@ -56,7 +54,7 @@ class PodSpec:
     namespace: str
     hash: str
     image: str
-    address: IPv4Address
+    addresses: tuple[Address, ...]
     ports: tuple[Port, ...]
     command: Command
     ready_line: str
@@ -77,11 +75,11 @@ class PodSpec:
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
-    """One service. Without an address it is headless; without an app no pod is behind it."""
+    """One service. Without an address it is headless, in all families; without an app no pod is behind it."""
 
     name: str
     namespace: str
-    address: IPv4Address | None
+    addresses: tuple[Address, ...]
     ports: tuple[Port, ...]
     app: str = ""
 
@@ -93,12 +91,13 @@ class Workload:
     pods: tuple[PodSpec, ...]
     services: tuple[ServiceSpec, ...]
 
-    def service_addresses(self, pod: PodSpec) -> list[IPv4Address]:
+    def service_addresses(self, pod: PodSpec) -> list[Address]:
         """Return the addresses of the services in front of a pod."""
         return [
-            found.address
+            address
             for found in self.services
-            if found.address and (found.app, found.namespace) == (pod.app, pod.namespace)
+            if (found.app, found.namespace) == (pod.app, pod.namespace)
+            for address in found.addresses
         ]
 
 
@@ -121,22 +120,26 @@ def build(plan: AddressPlan, state: Path) -> Workload:
     manager = state / "manager"
     manager.mkdir()
     search = " ".join((f"telemagic.svc.{CLUSTER_DOMAIN}", f"svc.{CLUSTER_DOMAIN}", CLUSTER_DOMAIN))
-    (manager / "resolv.conf").write_text(f"search {search}\nnameserver {plan.service(10)}\noptions ndots:5\n")
+    (manager / "resolv.conf").write_text(
+        f"search {search}\nnameserver {plan.service(10)[0]}\noptions ndots:5\n"
+    )
     return Workload(pods, services)
 
 
 def _services(plan: AddressPlan) -> tuple[ServiceSpec, ...]:
     dns = (Port("dns", 53, "UDP"), Port("dns-tcp", 53))
     http = (Port("http", 8000),)
-    return (
-        ServiceSpec("kubernetes", "default", plan.service(1), (Port("https", 443),)),
+    found = (
+        ServiceSpec("kubernetes", "default", plan.service(1)[:1], (Port("https", 443),)),
         ServiceSpec("kube-dns", "kube-system", plan.service(10), dns, "coredns"),
         ServiceSpec("postgres", "shop", plan.service(20), (Port("postgresql", 5432),), "postgres"),
         ServiceSpec("catalog", "shop", plan.service(21), http, "catalog"),
-        ServiceSpec("catalog-pods", "shop", None, http, "catalog"),
+        ServiceSpec("catalog-pods", "shop", (), http, "catalog"),
         ServiceSpec("tally", "shop", plan.service(22), (Port("tally", 7000),), "catalog"),
-        ServiceSpec("blackhole", "shop", plan.service(66), (Port("http", 80),)),
+        ServiceSpec("blackhole", "shop", plan.service(66)[:1], (Port("http", 80),)),
+        ServiceSpec("blackhole-v6", "shop", plan.service(67)[1:], (Port("http", 80),)),
     )
+    return found if plan.ipv6 else found[:-1]
 
 
 def _postgres(plan: AddressPlan, state: Path) -> PodSpec:
@@ -161,7 +164,8 @@ def _postgres(plan: AddressPlan, state: Path) -> PodSpec:
         "log_timezone": "UTC",
     }
     options = tuple(word for name, value in settings.items() for word in ("-c", f"{name}={value}"))
-    rules = f"local all all trust\nhost all all 127.0.0.1/32 trust\nhost all all {plan.slot} trust\n"
+    trusted = ("127.0.0.1/32", "::1/128", *plan.slots)
+    rules = "".join(("local all all trust\n", *(f"host all all {network} trust\n" for network in trusted)))
     server = str(binaries / "postgres")
     initdb = (
         str(binaries / "initdb"),
@@ -183,7 +187,7 @@ def _postgres(plan: AddressPlan, state: Path) -> PodSpec:
         namespace="shop",
         hash="5c8d7f6b9-x2k4q",
         image="postgres:16",
-        address=plan.pod(12),
+        addresses=plan.pod(12),
         ports=(Port("postgresql", 5432),),
         prepare=(
             step(*initdb, "--encoding=UTF8", "--no-instructions", "--wal-segsize=4"),
@@ -202,7 +206,7 @@ def _catalog(plan: AddressPlan) -> PodSpec:
         namespace="shop",
         hash="7d9f6c5b8-kq7zm",
         image="telemagic/demo-catalog:1",
-        address=plan.pod(11),
+        addresses=plan.pod(11),
         ports=(Port("http", 8000), Port("tally", 7000)),
         command=_python("telemagic.demo.catalog", "--port", "8000", "--tally-port", "7000"),
         ready_line="^ready",
@@ -210,13 +214,13 @@ def _catalog(plan: AddressPlan) -> PodSpec:
 
 
 def _coredns(plan: AddressPlan, state: Path) -> PodSpec:
-    addresses = [f"--address={address}" for address in ("127.0.0.1", plan.pod(2), plan.service(10))]
+    addresses = [f"--address={address}" for address in ("127.0.0.1", *plan.pod(2), *plan.service(10))]
     return PodSpec(
         app="coredns",
         namespace="kube-system",
         hash="6f8b9d7c4-9wl5t",
         image="telemagic/demo-nameserver:1",
-        address=plan.pod(2),
+        addresses=plan.pod(2),
         ports=(Port("dns", 53, "UDP"), Port("dns-tcp", 53)),
         command=_python("telemagic.demo.nameserver", "--port", "53", *addresses, str(state / "zone.json")),
         ready_line="^ready",
@@ -226,24 +230,25 @@ def _coredns(plan: AddressPlan, state: Path) -> PodSpec:
 
 def _manager(plan: AddressPlan, state: Path) -> PodSpec:
     directory = state / "manager"
-    options = ("--grpc-port", "8081", "--carrier-port", "8082")
+    ports = (Port("grpc", 8081), Port("carrier", 8082), Port("carrier-tls", 8083), Port("carrier-tcp", 8084))
     return PodSpec(
         app="traffic-manager",
         namespace="telemagic",
         hash="84b6d5f97-hv8rc",
         image="telemagic/manager:dev",
-        address=plan.pod(3),
-        ports=(Port("grpc", 8081), Port("carrier", 8082)),
+        addresses=plan.pod(3),
+        ports=ports,
         command=_python(
             "telehelper.manager",
-            *options,
+            *("--grpc-port", "8081", "--carrier-port", "8082"),
+            *("--carrier-listen", "tls://0.0.0.0:8083", "--carrier-listen", "tcp://0.0.0.0:8084"),
             "--resolv-conf",
             str(directory / "resolv.conf"),
             "--service-account",
             str(directory),
         ),
         ready_line="^ready",
-        environment={"KUBERNETES_SERVICE_HOST": str(plan.service(1)), "KUBERNETES_SERVICE_PORT": "443"},
+        environment={"KUBERNETES_SERVICE_HOST": str(plan.service(1)[0]), "KUBERNETES_SERVICE_PORT": "443"},
         labels={"app.kubernetes.io/name": "telemagic-manager"},
     )
 
@@ -256,18 +261,22 @@ def _zone(plan: AddressPlan, services: tuple[ServiceSpec, ...], pods: tuple[PodS
     """Describe the cluster to its name server."""
     return {
         "domain": CLUSTER_DOMAIN,
-        "reverse": str(plan.slot),
-        "pods": [{"namespace": pod.namespace, "address": str(pod.address)} for pod in pods],
+        "reverse": [str(slot) for slot in plan.slots],
+        "pods": [
+            {"namespace": pod.namespace, "addresses": [str(address) for address in pod.addresses]}
+            for pod in pods
+        ],
         "services": [
             {
                 "name": service.name,
                 "namespace": service.namespace,
-                "address": str(service.address) if service.address else "",
+                "addresses": [str(address) for address in service.addresses],
                 "ports": [[port.name, port.protocol.lower(), port.number] for port in service.ports],
                 "endpoints": [
-                    str(pod.address)
+                    str(address)
                     for pod in pods
                     if (pod.app, pod.namespace) == (service.app, service.namespace)
+                    for address in pod.addresses
                 ],
             }
             for service in services

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import TYPE_CHECKING
 
 import pytest
 from telehelper.core import cidr
 from telehelper.errors import UsageError, VifError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize(
@@ -84,6 +88,21 @@ def test_the_pair_avoids_what_is_taken_and_depends_on_the_index_only() -> None:
     assert cidr.free_pair(last, 2047) == (IPv4Address("198.19.240.0"), IPv4Address("198.19.240.1"))
 
 
-def test_a_full_pool_is_an_error_with_a_hint() -> None:
-    with pytest.raises(VifError, match=r"is free"):
-        cidr.free_pair([IPv4Network("198.18.0.0/15")], 5)
+def test_the_ipv6_address_avoids_what_is_taken_and_depends_on_the_index_only() -> None:
+    first, second = IPv6Address("2001:2:0:ffff::"), IPv6Address("2001:2:0:ffff::1")
+    assert cidr.free_address_v6([], 0) == cidr.free_address_v6([], 2048) == first
+    assert cidr.free_address_v6([IPv6Network(first), IPv4Network("198.18.0.0/15")], 0) == second
+    assert cidr.free_address_v6([IPv6Network("2001:2:0:ffff::7ff")], 2047) == first
+
+
+def test_as_many_interfaces_have_an_ipv6_address_as_a_pair() -> None:
+    assert cidr.VIF_POOL_V6.num_addresses == cidr.VIF_POOL.num_addresses // 2
+
+
+@pytest.mark.parametrize(
+    ("pick", "taken"), [(cidr.free_pair, "198.18.0.0/15"), (cidr.free_address_v6, "2001:2::/48")]
+)
+def test_a_full_pool_is_an_error_with_a_hint(pick: Callable[..., object], taken: str) -> None:
+    with pytest.raises(VifError, match=r"is free") as caught:
+        pick([ip_network(taken)], 5)
+    assert "VPN" in caught.value.hint

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 
 import pytest
-from telehelper.core.dns_message import from_text, to_text
+from telehelper.core.dns_message import AAAA, A, Question, Record, Response, from_text, to_text
 from telehelper.core.dns_policy import DnsPolicy, reverse_network, search_list
 
 POLICY = DnsPolicy(
@@ -118,6 +119,31 @@ def test_the_search_list_is_a_pods() -> None:
         "svc.cluster.local",
         "cluster.local",
     )
+
+
+QUESTION = Question((b"x",), (b"x",), AAAA, 1)
+INSIDE, OUTSIDE = ip_address("fd12::1").packed, ip_address("fd13::1").packed
+
+
+def records(*found: tuple[int, bytes]) -> tuple[Record, ...]:
+    return tuple(Record((b"x",), rtype, 1, 5, (data,)) for rtype, data in found)
+
+
+def test_ipv6_addresses_that_are_not_routed_are_left_out() -> None:
+    every = records((AAAA, INSIDE), (AAAA, OUTSIDE), (A, bytes(4)), (AAAA, b"short"))
+    kept = records((AAAA, INSIDE), (A, bytes(4)))
+    response = Response(1, 0x8000, QUESTION, every, (), every)
+    assert POLICY.reachable(response) == response._replace(answers=kept, additionals=kept)
+
+
+def test_without_routes_of_ipv6_there_are_no_such_addresses() -> None:
+    response = Response(1, 0x8000, QUESTION, records((AAAA, INSIDE)), (), ())
+    assert replace(POLICY, cluster_cidrs=(ip_network("0.0.0.0/2"),)).reachable(response).answers == ()
+
+
+def test_an_address_that_holds_a_name_is_none() -> None:
+    odd = Record((b"x",), AAAA, 1, 5, ((b"name",),))
+    assert POLICY.reachable(Response(1, 0x8000, QUESTION, (odd,), (), ())).answers == ()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
     import pytest
 
-POLICY = DnsPolicy("cluster.local", "shop", frozenset({"shop", "dev", "svc"}), (ip_network("198.18.0.0/16"),))
+ROUTED = (ip_network("198.18.0.0/16"), ip_network("fd12::/48"))
+POLICY = DnsPolicy("cluster.local", "shop", frozenset({"shop", "dev", "svc"}), ROUTED)
 SOA = "cluster.local. 30 IN SOA ns.dns.cluster.local. h.cluster.local. 1 2 3 4 5"
 
 
@@ -170,6 +172,20 @@ def test_an_address_of_another_length_is_nobodys() -> None:
     wire = reply(asked.data, f"{question(asked.data)} 5 IN A 198.18.0.9")
     resolver.receive_answer(asked.id, wire[:-6] + b"\0\2" + wire[-2:], 0.1)
     assert len(resolver.names) == 1
+
+
+def test_an_ipv6_address_is_given_while_it_is_routed_and_no_longer() -> None:
+    resolver = make()
+    asked = to_cluster(resolver.receive_query("me", ask("postgres", "AAAA"), 0.0))
+    resolver.set_policy(replace(POLICY, cluster_cidrs=ROUTED[:1]))
+    wire = reply(asked.data, f"{question(asked.data)} 5 IN AAAA fd12::1")
+    message = answered(resolver.receive_answer(asked.id, wire, 0.1))
+    assert (message.rcode(), message.answer) == (dns.rcode.NOERROR, [])
+    assert resolver.names == {}
+    resolver.set_policy(POLICY)
+    message = answered(resolver.receive_query("me", ask("postgres", "AAAA"), 0.2))
+    assert message.answer[0].to_text() == "postgres. 5 IN AAAA fd12::1"
+    assert resolver.names == {ip_address("fd12::1"): "postgres.shop"}
 
 
 def test_reverse_names_of_the_cluster() -> None:

@@ -152,7 +152,7 @@ def test_a_bad_cidr_of_the_user_is_an_error_of_the_clusters_a_notice() -> None:
     with pytest.raises(UsageError, match=r"--never-proxy: .* is everything"):
         plan([], [], never_proxy=["0.0.0.0/0"])
     made = plan([WantedCidr("0.0.0.0/0", "pods", "node podCIDR"), SERVICES], [])
-    assert made.refused == ("0.0.0.0/0 is everything: left out (node podCIDR)",)
+    assert made.notices == ("0.0.0.0/0 is everything: left out (node podCIDR)",)
     assert made.routes == (ip_network("10.96.0.0/16"),)
 
 
@@ -163,3 +163,74 @@ def test_a_plan_prints_as_a_table() -> None:
         "10.244.0.0/16        pods         applied   node podCIDR",
         "'x' is no CIDR: left out (y)",
     ]
+
+
+# --- IPv6 --------------------------------------------------------------------------------------------------------
+
+PODS_V6 = WantedCidr("fd00:10:244::/56", "pods", "node podCIDR")
+LAPTOP_V6 = [
+    *LAPTOP,
+    route("::/0", "eth0"),
+    route("2001:db8:1::/64", "eth0", connected=True),
+    route("fe80::/64", "eth0", connected=True),
+    route("::1/128", "lo", table=255),
+]
+
+
+def test_both_families_are_planned_side_by_side() -> None:
+    made = plan([PODS_V6, PODS], LAPTOP_V6)
+    made.check()
+    assert made.routes == (ip_network("10.244.0.0/16"), ip_network("fd00:10:244::/56"))
+    assert made.notices == ()
+
+
+def test_an_ipv6_network_of_the_machine_is_a_conflict() -> None:
+    made = plan([PODS, PODS_V6], [*LAPTOP_V6, route("fd00:10:244:3::/64", "docker0")])
+    with pytest.raises(CidrConflict) as caught:
+        made.check()
+    assert caught.value.data == {
+        "wanted": "fd00:10:244::/56", "existing": "fd00:10:244:3::/64", "device": "docker0",
+    }  # fmt: skip
+
+
+def test_what_stays_out_stays_out_of_ipv6_too() -> None:
+    made = plan(
+        [WantedCidr("fd00::/126", "services", "ServiceCIDR")],
+        LAPTOP_V6,
+        never_proxy=["fd00::3"],
+        never_addresses=[ip_address("fd00::1")],
+    )
+    assert [(row[0], row[3], row[4]) for row in rows(made)] == [
+        ("fd00::/128", "applied", ""),
+        ("fd00::1/128", "skipped", "the tunnel itself needs it"),
+        ("fd00::2/128", "applied", ""),
+        ("fd00::3/128", "skipped", "--never-proxy"),
+    ]
+
+
+@pytest.mark.parametrize("text", ["::1/128", "::ffff:10.0.0.0/104", "fe80::/64", "ff05::/16"])
+def test_ipv6_that_is_never_a_clusters(text: str) -> None:
+    made = plan([WantedCidr(text, "pods", "node podCIDR")], LAPTOP_V6)
+    assert rows(made) == [
+        (text.replace("10.0.0.0", "a00:0"), "pods", "node podCIDR", "skipped", "never a cluster's")
+    ]
+
+
+def test_on_a_machine_without_ipv6_it_is_left_out_with_a_notice_never_an_error() -> None:
+    existing = [*LAPTOP, route("fd00:10:244::/64", "docker0")]  # no conflict either
+    made = plan(
+        [PODS, PODS_V6], existing, also_proxy=["2001:db8::/64"], never_proxy=["fd00::/16"], ipv6=False
+    )
+    made.check()
+    assert made.routes == (ip_network("10.244.0.0/16"),)
+    off = "this machine has IPv6 switched off"
+    assert rows(made)[1:] == [
+        ("2001:db8::/64", "user", "--also-proxy", "skipped", off),
+        ("fd00:10:244::/56", "pods", "node podCIDR", "skipped", off),
+    ]
+    assert made.notices == (f"{off}: 2001:db8::/64, fd00:10:244::/56 cannot be reached",)
+    assert str(made).splitlines()[-1] == made.notices[0]
+
+
+def test_a_cluster_without_ipv6_gives_no_notice_of_it() -> None:
+    assert plan([PODS], LAPTOP, ipv6=False).notices == ()

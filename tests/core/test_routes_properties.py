@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
@@ -87,6 +88,38 @@ def test_the_plan_is_what_the_oracle_says(
         for network in made.routes:
             del table[network]
         assert table == start
+
+
+def image(network: Network) -> IPv6Network:
+    """The IPv6 network with the same hosts: what is 10.0.0.5 becomes fd00::a00:5, and default routes stay default."""
+    if not network.prefixlen:
+        return IPv6Network("::/0")
+    return IPv6Network((int(IPv6Address("fd00::")) | int(network.network_address), 96 + network.prefixlen))
+
+
+@settings(deadline=None)
+@given(wanted_lists, host_routes, hole_lists, address_lists)
+def test_ipv6_is_planned_as_ipv4(
+    wanted: list[IPv4Network], existing: list[HostRoute], never: list[IPv4Network], own: list[IPv4Address]
+) -> None:
+    four = plan(
+        [WantedCidr(str(network), "pods", "test") for network in wanted],
+        existing,
+        never_proxy=[str(network) for network in never],
+        never_addresses=own,
+        own_device="tm0",
+    )
+    six = plan(
+        [WantedCidr(str(image(network)), "pods", "test") for network in wanted],
+        [replace(route, network=image(route.network)) for route in existing],
+        never_proxy=[str(image(network)) for network in never],
+        never_addresses=[image(ip_network(address)).network_address for address in own],
+        own_device="tm0",
+    )
+    assert [(image(row.network), row.state) for row in four.rows] == [
+        (row.network, row.state) for row in six.rows
+    ]
+    assert len(four.conflicts) == len(six.conflicts)
 
 
 @settings(deadline=None)

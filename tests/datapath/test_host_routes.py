@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from ipaddress import ip_interface, ip_network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from telehelper.core.routes import HostRoute
-from telehelper.datapath.host_routes import HostAddress, to_routes
+from telehelper.datapath.host_routes import HostAddress, has_ipv6, to_routes
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAMES = {1: "lo", 4: "eth0", 5: "wg0"}
 
@@ -66,6 +69,16 @@ def test_broadcast_and_cache_entries_decide_nothing() -> None:
     assert to_routes(message("192.0.2.9", 32, RTA_OIF=4, flags=0x200), NAMES) == []
 
 
+@pytest.mark.parametrize(("content", "expected"), [("0\n", True), ("1\n", False), (None, False)])
+def test_ipv6_is_there_unless_switched_off_or_left_out_of_the_kernel(
+    tmp_path: Path, content: str | None, expected: bool
+) -> None:
+    (tmp_path / "tele0").mkdir()
+    if content is not None:
+        (tmp_path / "tele0" / "disable_ipv6").write_text(content)
+    assert has_ipv6("tele0", tmp_path) is expected
+
+
 SETUP = """
 ip link set lo up
 ip link add d0 type veth peer name d1
@@ -77,11 +90,13 @@ ip route add 10.200.0.0/16 nexthop dev d0 nexthop dev d1
 ip route add blackhole 10.66.0.0/16
 ip route add 10.52.0.0/16 dev d0 table 52
 ip route add default via 10.1.2.9
+echo 1 > /proc/sys/net/ipv6/conf/d1/disable_ipv6
 exec "$0" -c "$1"
 """
 READ = """
 import asyncio, json
-from telehelper.datapath.host_routes import read_addresses, read_routes
+from telehelper.datapath.host_routes import has_ipv6, read_addresses, read_routes
+print([has_ipv6(device) for device in ("d0", "d1", "none")])
 for route in asyncio.run(read_routes()): print(repr(route))
 for address in asyncio.run(read_addresses()): print(repr(address))
 """
@@ -93,6 +108,7 @@ def test_a_real_namespace_is_read_without_privilege() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
     found = set(done.stdout.splitlines())
+    assert "[True, False, False]" in found
     expected = {
         HostRoute(ip_network("0.0.0.0/0"), "d0"),
         HostRoute(ip_network("10.1.2.0/24"), "d0", connected=True),

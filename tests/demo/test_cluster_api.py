@@ -90,7 +90,7 @@ print(client.VersionApi().get_code().git_version)
         "telemagic traffic-manager Running True",
         "postgres 5432",
         "blackhole 80",
-        "[('grpc', 8081), ('carrier', 8082)]",
+        "[('grpc', 8081), ('carrier', 8082), ('carrier-tls', 8083), ('carrier-tcp', 8084)]",
     ):
         assert line in out.splitlines()
 

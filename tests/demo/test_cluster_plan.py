@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+import itertools
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
 import dns.flags
@@ -10,6 +11,8 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 import pytest
+from dns import reversename
+from telehelper.core.cidr import VIF_POOL, VIF_POOL_V6
 from telehelper.errors import HelperError
 
 from telemagic.demo import plan, store, tables
@@ -21,37 +24,71 @@ if TYPE_CHECKING:
 
 def test_a_slot_is_divided_without_overlap() -> None:
     found = plan.choose([])
-    assert found.slot == IPv4Network("198.18.0.0/20")
-    assert found.pods == IPv4Network("198.18.0.0/21")
-    assert found.services == IPv4Network("198.18.8.0/22")
-    assert found.node in found.slot
-    assert found.node not in found.pods
-    assert found.node not in found.services
+    assert found.slots == (IPv4Network("198.18.0.0/20"), IPv6Network("2001:2::/60"))
+    assert found.pods == (IPv4Network("198.18.0.0/21"), IPv6Network("2001:2::/64"))
+    assert found.services == (IPv4Network("198.18.8.0/22"), IPv6Network("2001:2:0:1::/112"))
+    parts = zip(found.slots, found.nodes, found.pods, found.services, strict=True)
+    for slot, node, pods, services in parts:
+        assert node in slot
+        assert node not in pods
+        assert node not in services
+        assert not pods.overlaps(services)
+
+
+def test_addresses_count_in_both_families() -> None:
+    found = plan.choose([])
+    assert found.pod(11) == (IPv4Address("198.18.0.11"), IPv6Address("2001:2::b"))
+    assert found.service(20) == (IPv4Address("198.18.8.20"), IPv6Address("2001:2:0:1::14"))
+
+
+def test_without_ipv6_everything_is_ipv4() -> None:
+    found = plan.AddressPlan(IPv4Network("198.18.0.0/20"), ipv6=False)
+    assert found.versions == (4,)
+    for addresses in (found.slots, found.pods, found.services, found.nodes, found.pod(1), found.service(1)):
+        assert [one.version for one in addresses] == [4]
 
 
 def test_taken_prefixes_are_avoided() -> None:
     taken = [IPv4Network("198.18.4.0/24"), IPv4Network("198.18.16.0/20"), IPv4Network("10.0.0.0/8")]
     assert plan.choose(taken).slot == IPv4Network("198.18.32.0/20")
+    six = [IPv6Network("2001:2::1/128"), IPv6Network("2001:2:0:10::/63"), IPv6Network("fe80::/64")]
+    assert plan.choose(six).slots == (IPv4Network("198.18.32.0/20"), IPv6Network("2001:2:0:20::/60"))
+    assert plan.choose([*taken, IPv6Network("2001:2:0:20::/60")]).slot == IPv4Network("198.18.48.0/20")
 
 
 def test_no_slot_touches_the_interface_addresses() -> None:
-    assert len(list(plan.slots())) == 31
-    assert not any(slot.overlaps(plan.RESERVED) for slot in plan.slots())
+    plans = [plan.AddressPlan(slot) for slot in plan.slots()]
+    assert len(plans) == 31
+    assert VIF_POOL.subnet_of(plan.RESERVED)
+    assert VIF_POOL_V6.subnet_of(plan.RESERVED_V6)
+    assert not any(
+        one.slot.overlaps(plan.RESERVED) or one.slot_v6.overlaps(plan.RESERVED_V6) for one in plans
+    )
+    assert all(one.slot_v6.subnet_of(plan.RANGE_V6) for one in plans)
+    assert not any(one.slot_v6.overlaps(two.slot_v6) for one, two in itertools.combinations(plans, 2))
 
 
 def test_all_slots_taken_is_an_error() -> None:
-    with pytest.raises(HelperError, match="taken"):
-        plan.choose([plan.RANGE])
+    for everything in (plan.RANGE, plan.RANGE_V6):
+        with pytest.raises(HelperError, match="taken"):
+            plan.choose([everything])
 
 
-def test_the_routing_table_is_read_without_default_routes(tmp_path: Path) -> None:
-    table = tmp_path / "route"
-    table.write_text(
+def test_the_routing_tables_are_read_without_default_routes(tmp_path: Path) -> None:
+    (tmp_path / "route").write_text(
         "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
         "eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
         "tun0\t000012C6\t00000000\t0001\t0\t0\t0\t00F0FFFF\t0\t0\t0\n"
     )
-    assert plan.routed_networks(table) == [IPv4Network("198.18.0.0/20")]
+    assert plan.routed_networks(tmp_path) == [IPv4Network("198.18.0.0/20")], (
+        "without IPv6 there is no such file"
+    )
+    nothing = "00000000000000000000000000000000 00"
+    (tmp_path / "ipv6_route").write_text(
+        f"20010002000000010000000000000000 40 {nothing} {nothing[:32]} 00000400 1 0 00000001     tun0\n"
+        f"{nothing} {nothing} fe800000000000000000000000000001 00000400 2 0 00000003     eth0\n"
+    )
+    assert plan.routed_networks(tmp_path)[1:] == [IPv6Network("2001:2:0:1::/64")]
 
 
 @pytest.mark.parametrize(
@@ -93,27 +130,34 @@ def test_durations(seconds: float, text: str) -> None:
 ZONE = Zone(
     {
         "domain": "cluster.local",
-        "reverse": "198.18.0.0/20",
-        "pods": [{"namespace": "shop", "address": "198.18.0.11"}],
+        "reverse": ["198.18.0.0/20", "2001:2::/60"],
+        "pods": [{"namespace": "shop", "addresses": ["198.18.0.11", "2001:2::b"]}],
         "services": [
             {
                 "name": "web",
                 "namespace": "shop",
-                "address": "198.18.8.21",
+                "addresses": ["198.18.8.21"],
                 "ports": [["http", "tcp", 8000]],
                 "endpoints": ["198.18.0.11"],
             },
             {
+                "name": "dual",
+                "namespace": "shop",
+                "addresses": ["198.18.8.22", "2001:2:0:1::16"],
+                "ports": [["http", "tcp", 8000]],
+                "endpoints": ["198.18.0.11", "2001:2::b"],
+            },
+            {
                 "name": "web-pods",
                 "namespace": "shop",
-                "address": "",
+                "addresses": [],
                 "ports": [["http", "tcp", 8000]],
-                "endpoints": ["198.18.0.11", "198.18.0.13"],
+                "endpoints": ["198.18.0.11", "198.18.0.13", "2001:2::b"],
             },
             {
                 "name": "many",
                 "namespace": "shop",
-                "address": "",
+                "addresses": [],
                 "ports": [],
                 "endpoints": [f"198.18.1.{number}" for number in range(60)],
             },
@@ -138,6 +182,13 @@ def ask(name: str, kind: str, limit: int | None = None) -> dns.message.Message:
         ("198-18-0-11.shop.pod.cluster.local", "A", ["198.18.0.11"]),
         ("_http._tcp.web.shop.svc.cluster.local", "SRV", ["0 100 8000 web.shop.svc.cluster.local."]),
         ("21.8.18.198.in-addr.arpa", "PTR", ["web.shop.svc.cluster.local."]),
+        ("dual.shop.svc.cluster.local", "A", ["198.18.8.22"]),
+        ("dual.shop.svc.cluster.local", "AAAA", ["2001:2:0:1::16"]),
+        ("_http._tcp.dual.shop.svc.cluster.local", "SRV", ["0 100 8000 dual.shop.svc.cluster.local."]),
+        (reversename.from_address("2001:2:0:1::16").to_text(), "PTR", ["dual.shop.svc.cluster.local."]),
+        ("web-pods.shop.svc.cluster.local", "AAAA", ["2001:2::b"]),
+        ("2001-2--b.web-pods.shop.svc.cluster.local", "AAAA", ["2001:2::b"]),
+        ("2001-2--b.shop.pod.cluster.local", "AAAA", ["2001:2::b"]),
         ("dns-version.cluster.local", "TXT", ['"1.1.0"']),
     ],
 )
@@ -163,7 +214,14 @@ def test_an_absent_name_does_not_exist_and_says_for_how_long() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["example.com", "1.0.0.10.in-addr.arpa", "notcluster.local", "cluster.local.example"]
+    "name",
+    [
+        "example.com",
+        "1.0.0.10.in-addr.arpa",
+        reversename.from_address("2001:db8::1").to_text(),
+        "notcluster.local",
+        "cluster.local.example",
+    ],
 )
 def test_other_zones_are_refused(name: str) -> None:
     assert ask(name, "PTR").rcode() == dns.rcode.REFUSED
@@ -179,7 +237,3 @@ def test_what_does_not_fit_is_truncated() -> None:
 @pytest.mark.parametrize("garbage", [b"", b"\0" * 5, b"\xff" * 40])
 def test_garbage_gets_no_answer(garbage: bytes) -> None:
     assert ZONE.answer(garbage) is None
-
-
-def test_pod_addresses_count_from_the_first() -> None:
-    assert plan.choose([]).pod(11) == IPv4Address("198.18.0.11")

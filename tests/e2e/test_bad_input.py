@@ -196,7 +196,7 @@ def test_cidr_that_overlaps_a_route() -> None:
     with telemagic.connect() as tele:
         cidrs = [ip_network(row["cidr"]) for row in tele.status.to_dict()["cidrs"]]
     for wanted in cidrs:
-        inner = str(next(wanted.subnets(new_prefix=24)))
+        inner = str(next(wanted.subnets(prefixlen_diff=1)))
         route = ("ip", "route", "add", inner, "dev", "lo")
         subprocess.run(route, check=True)
         error = refused(CidrConflict, inner, "lo", "nothing was changed", "--never-proxy")

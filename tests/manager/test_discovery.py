@@ -75,6 +75,64 @@ def test_pod_cidrs_that_miss_a_pod_are_not_believed() -> None:
     assert "the nodes' podCIDRs do not contain the pod 10.5.6.7, so they are not used" in info.notices
 
 
+DUAL_POD = {"status": {"podIPs": [{"ip": "10.244.0.7"}, {"ip": "2001:db8:1::7"}]}}
+V4_ONLY = {"items": [{"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/12"]}}]}
+
+
+def nodes(*cidrs: str) -> dict[str, Any]:
+    return {"items": [{"spec": {"podCIDRs": list(cidrs)}}]}
+
+
+def test_a_dual_stack_cluster_tells_of_both_families() -> None:
+    info = found(
+        {
+            SERVICE_CIDRS: SERVICE_CIDR,
+            NODES: nodes("10.244.0.0/24", "2001:db8:1::/64"),
+            PODS: {"items": [DUAL_POD]},
+        }
+    )
+    assert [(one.cidr, one.confidence) for one in info.cidrs] == [
+        ("10.96.0.0/12", "certain"),
+        ("fd00::/108", "certain"),
+        ("10.244.0.0/24", "certain"),
+        ("2001:db8:1::/64", "certain"),
+    ]
+
+
+def test_each_family_of_pod_cidrs_is_believed_for_itself() -> None:
+    info = found({NODES: nodes("10.244.0.0/24", "2001:db8:9::/64"), PODS: {"items": [DUAL_POD]}})
+    assert info.cidrs[-2:] == (
+        FoundCidr("10.244.0.0/24", "pods", "podCIDR of 1 node", "certain"),
+        FoundCidr("2001:db8:1::/64", "pods", "round 1 visible pods", "guess"),
+    )
+    assert [n for n in info.notices if "podCIDRs" in n] == [
+        "the nodes' podCIDRs do not contain the pod 2001:db8:1::7, so they are not used"
+    ]
+
+
+def test_a_family_that_objects_do_not_tell_of_is_guessed_from_addresses() -> None:
+    services = {"items": [{"spec": {"clusterIPs": ["10.96.0.1", "fd00::1"]}}]}
+    info = found(
+        {
+            SERVICE_CIDRS: V4_ONLY,
+            SERVICES: services,
+            NODES: nodes("10.244.0.0/24"),
+            PODS: {"items": [DUAL_POD, {"status": {"podIP": "nonsense"}}]},
+        }
+    )
+    assert info.cidrs == (
+        FoundCidr("10.96.0.0/12", "services", "ServiceCIDR kubernetes", "certain"),
+        FoundCidr("fd00::/64", "services", "round 1 visible services", "guess"),
+        FoundCidr("10.244.0.0/24", "pods", "podCIDR of 1 node", "certain"),
+        FoundCidr("2001:db8:1::/64", "pods", "round 1 visible pods", "guess"),
+    )
+
+
+def test_pod_cidrs_of_a_family_without_visible_pods_are_likely() -> None:
+    info = found({NODES: nodes("10.244.0.0/24", "2001:db8:1::/64"), PODS: {"items": [pod("10.244.0.7")]}})
+    assert [one.confidence for one in info.cidrs if one.kind == "pods"] == ["certain", "likely"]
+
+
 def test_pod_cidrs_unchecked_are_likely() -> None:
     info = found({NODES: {"items": NODE_LIST["items"][:1]}})
     assert FoundCidr("10.244.0.0/24", "pods", "podCIDR of 1 node", "likely") in info.cidrs

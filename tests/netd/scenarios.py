@@ -169,6 +169,61 @@ def what_is_configured_is_there() -> None:
     assert netd.ended() == 0
 
 
+def ipv6_comes_and_goes() -> None:
+    netd = Netd()
+    netd.ask(OpenVif(PROTOCOL_VERSION, 1500), VifOpened)
+    netd.ask(Configure(ADDRESSES[:1], ROUTES[:1]), Done)
+    assert shown("-6", "addr", "show", "dev", "tele0") == []
+    assert shown("-6", "route", "show", "dev", "tele0") == []
+    netd.ask(Configure(ADDRESSES, ROUTES), Done)
+    for target in ("fd00:10::7", "fd00:10::ffff:1"):
+        (found,) = shown("-6", "route", "get", target)
+        assert (found["dev"], found["prefsrc"]) == ("tele0", "2001:2::1"), found
+    netd.ask(Configure(ADDRESSES[:1], ROUTES[:2]), Done)
+    assert shown("-6", "addr", "show", "dev", "tele0") == []
+    assert shown("-6", "route", "show", "dev", "tele0") == []
+    netd.ask(Configure(ADDRESSES, ROUTES), Done)
+    netd.ask(Undo(), Done)
+    assert netd.ended() == 0
+
+
+def forbidden_ipv6_is_refused() -> None:
+    netd = Netd()
+    netd.ask(OpenVif(PROTOCOL_VERSION, 1500), VifOpened)
+    netd.ask(Configure(ADDRESSES, ROUTES), Done)
+    before = shown("-6", "route"), shown("-6", "addr")
+    for cidr in (
+        "::/0", "::1/128", "::/128", "::ffff:10.0.0.0/104", "fe80::/10", "fe80::/64", "ff00::/8", "ff02::1/128",
+        "fc00::/7", "2000::/15",
+    ):  # fmt: skip
+        failed = netd.ask(Configure(ADDRESSES, (*ROUTES, RouteSpec(cidr))), Failed)
+        assert failed.slug == "helper-refused", (cidr, failed)
+    for address in ("2001:2::/64", "2001:2:1::1/128", "fe80::1/128", "fd00::1/128", "::1/128"):
+        failed = netd.ask(Configure((*ADDRESSES, address), ROUTES), Failed)
+        assert failed.slug == "helper-refused", (address, failed)
+    assert (shown("-6", "route"), shown("-6", "addr")) == before
+    netd.ask(Undo(), Done)
+    assert netd.ended() == 0
+
+
+def ipv6_switched_off() -> None:
+    for scope in ("all", "default"):
+        Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6").write_text("1")
+    was = machine()
+    netd = Netd()
+    netd.ask(OpenVif(PROTOCOL_VERSION, 1500), VifOpened)
+    failed = netd.ask(Configure(ADDRESSES, ROUTES), Failed)
+    assert failed.slug == "vif", failed
+    assert shown("route", "show", "dev", "tele0") == [], "all or nothing"
+    netd.ask(Configure(ADDRESSES[:1], ROUTES[:2]), Done)
+    assert len(shown("route", "show", "dev", "tele0")) == 2
+    netd.ask(Undo(), Done)
+    assert netd.ended() == 0
+    until(lambda: machine() == was, "the machine is as before")
+    for scope in ("all", "default"):
+        Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6").write_text("0")
+
+
 def a_conflict_changes_nothing() -> None:
     subprocess.run(["ip", "link", "add", "eth7", "type", "veth", "peer", "name", "eth8"], check=True)
     subprocess.run(["ip", "addr", "add", "198.18.3.4/24", "dev", "eth7"], check=True)
@@ -352,6 +407,9 @@ def it_starts_fast() -> None:
 
 SCENARIOS = [
     what_is_configured_is_there,
+    ipv6_comes_and_goes,
+    forbidden_ipv6_is_refused,
+    ipv6_switched_off,
     a_conflict_changes_nothing,
     two_side_by_side,
     eof,

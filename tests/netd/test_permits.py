@@ -124,8 +124,17 @@ def test_addresses_are_hosts_of_a_benchmark_network(address: str, why: str) -> N
         ("224.0.0.0/8", "stays the machine's own"),
         ("255.255.255.255/32", "stays the machine's own"),
         ("0.0.0.0/8", "stays the machine's own"),
+        ("::/0", "too wide"),
+        ("fc00::/7", "too wide"),
+        ("2000::/15", "too wide"),
+        ("fe80::/10", "too wide"),
+        ("ff00::/8", "too wide"),
+        ("::/16", "stays the machine's own"),
         ("::1/128", "stays the machine's own"),
+        ("::ffff:10.0.0.0/104", "stays the machine's own"),
+        ("64:ff9b::/96", "stays the machine's own"),
         ("fe80::/64", "stays the machine's own"),
+        ("febf::/16", "stays the machine's own"),
         ("ff02::/16", "stays the machine's own"),
     ],
 )
@@ -214,6 +223,25 @@ def test_no_conflict(addresses: list[tuple[str, int]], routes: list[tuple[str, i
 def test_conflict(addresses: list[tuple[str, int]], routes: list[tuple[str, int]], existing: str) -> None:
     with pytest.raises(CidrConflict) as caught:
         check_conflicts(wanted("10.0.0.0/16"), OURS, held(*addresses), held(*routes))
+    assert caught.value.data["existing"] == existing
+
+
+@pytest.mark.parametrize(
+    ("addresses", "routes", "existing"),
+    [
+        ([("fd00:0:0:3::/64", ETH)], [], "fd00:0:0:3::/64"),
+        ([("fd00::/16", ETH)], [], "fd00::/16"),
+        ([], [("fd00::/48", VPN)], "fd00::/48"),
+        ([("2001:2:0:ffff::1/128", ETH)], [], "2001:2:0:ffff::1/128"),
+    ],
+)
+def test_conflict_of_ipv6(
+    addresses: list[tuple[str, int]], routes: list[tuple[str, int]], existing: str
+) -> None:
+    with pytest.raises(CidrConflict) as caught:
+        check_conflicts(
+            wanted("fd00::/48", addresses=("2001:2:0:ffff::1/128",)), OURS, held(*addresses), held(*routes)
+        )
     assert caught.value.data["existing"] == existing
 
 

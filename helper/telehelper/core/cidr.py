@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from telehelper.errors import UsageError, VifError
 
@@ -13,8 +13,14 @@ if TYPE_CHECKING:
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+_N = TypeVar("_N", IPv4Network, IPv6Network)
 
-VIF_POOL: Final = IPv4Network("198.19.240.0/20")  # the end of RFC 2544's benchmark range, on nobody's network
+# Of the ranges for benchmarks, which are on nobody's network: the end of RFC 2544's, for pairs, and a corner of
+# RFC 5180's 2001:2::/48 for as many single addresses. These are not globally reachable, and yet no unique local ones:
+# from them programs try a cluster's global IPv6 addresses before its IPv4 ones, and its unique local addresses after
+# (RFC 6724 §6, rules 5 and 6).
+VIF_POOL: Final = IPv4Network("198.19.240.0/20")
+VIF_POOL_V6: Final = IPv6Network("2001:2:0:ffff::/117")
 SHORTEST_PREFIX: Final = 2  # bits; /0 and OpenVPN's /1 pair mean "everything", which we never take over
 
 
@@ -115,10 +121,21 @@ def free_pair(
     VifError
         Everything in the pool is in use.
     """
-    count = pool.num_addresses // 2
-    for step in range(count):
-        first = pool.network_address + (index + step) % count * 2
-        pair = IPv4Network((first, 31))
-        if not any(overlap(pair, taken) for taken in avoid):
-            return first, first + 1
+    first = _first_free(pool, 31, avoid, index).network_address
+    return first, first + 1
+
+
+def free_address_v6(avoid: Sequence[Network], index: int, pool: IPv6Network = VIF_POOL_V6) -> IPv6Address:
+    """Pick an IPv6 address for the VIF; parameters and errors as of `free_pair`."""
+    return _first_free(pool, 128, avoid, index).network_address
+
+
+def _first_free(pool: _N, prefix: int, avoid: Sequence[Network], index: int) -> _N:
+    parts = 1 << prefix - pool.prefixlen
+    size = 1 << pool.max_prefixlen - prefix
+    for step in range(parts):
+        start = int(pool.network_address) + (index + step) % parts * size
+        part = type(pool)((start, prefix))
+        if not any(overlap(part, taken) for taken in avoid):
+            return part
     raise VifError(f"no address of {pool} is free", hint="disconnect the VPN whose routes cover it")

@@ -23,6 +23,11 @@ everything else            nothing                            the machine's own 
 the public ``foo.dev`` stays reachable because the cluster's NXDOMAIN sends the question on. A cluster that does not
 answer does *not* send it on: a stranger's ``postgres.dev`` must never get the password meant for ours.
 Names are compared by labels: ``mycluster.local`` is not under ``cluster.local``.
+
+Of the cluster's answers, an IPv6 address that is in no network routed to the cluster is left out (`reachable`).
+Programs try IPv6 first, and would wait for an address that the cluster meant for its own pods, or that went another way
+to a stranger. IPv4 addresses stay as they are: there is nothing to try after them. So an ``ExternalName`` outside has
+its IPv4 addresses only.
 """
 
 from __future__ import annotations
@@ -32,10 +37,11 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from telehelper.core import cidr
-from telehelper.core.dns_message import MAX_NAME, Name, from_text, to_text, wire_length
+from telehelper.core.dns_message import AAAA, MAX_NAME, Name, from_text, to_text, wire_length
 
 if TYPE_CHECKING:
     from telehelper.core.cidr import Network
+    from telehelper.core.dns_message import Record, Response
 
 _SVC: Final = b"svc"
 _POD: Final = b"pod"
@@ -89,7 +95,8 @@ class DnsPolicy:
     """Decides whose a name is.
 
     ``namespace`` is the connected one, where a name without a dot is looked up; ``namespaces`` are all that exist as
-    far as we may know (the connected one counts always); ``cluster_cidrs`` have their reverse names in the cluster.
+    far as we may know (the connected one counts always); ``cluster_cidrs`` are routed to the cluster, which has their
+    reverse names.
     """
 
     domain: str
@@ -126,6 +133,21 @@ class DnsPolicy:
     def _fitting(names: list[Name], *, upstream: bool) -> Decision:
         # A name too long to exist under the cluster's domain is not asked for there.
         return Decision(tuple(n for n in names if wire_length(n) <= MAX_NAME), upstream)
+
+    def reachable(self, response: Response) -> Response:
+        """Return an answer of the cluster without the IPv6 addresses that are not routed to it."""
+        return response._replace(
+            answers=tuple(filter(self._is_reachable, response.answers)),
+            additionals=tuple(filter(self._is_reachable, response.additionals)),
+        )
+
+    def _is_reachable(self, record: Record) -> bool:
+        if record.rtype != AAAA:
+            return True
+        data = record.data[0]
+        if not isinstance(data, bytes) or len(data) != 16:
+            return False
+        return any(cidr.contains(cluster, IPv6Network(data)) for cluster in self.cluster_cidrs)
 
     def display(self, name: Name) -> str:
         """Return the short form people know a full cluster name by: ``postgres.shop``; other names as they are."""

@@ -11,7 +11,7 @@ a longer name is given back under the name that was asked, without a CNAME in be
   tunnel answers SERVFAIL at once, silence of the cluster's DNS after two tries. Neither is remembered.
 - *Memory.* The cluster's answers are kept for a few seconds (:mod:`telehelper.core.dns_cache`). Answers of the
   machine's own DNS pass through untouched. The addresses in the cluster's answers are remembered in `names` for the
-  flow table.
+  flow table. What of an answer is `reachable` is decided when it is given, since routes may change meanwhile.
 - *Bounds.* MAX_LOOKUPS under way (a further query is dropped: the client asks again), MAX_WAITERS on each,
   MAX_NAMES remembered (the oldest goes).
 - *Forgery.* Ids are random, each try at a server has its own; an answer must carry the id and the very question.
@@ -284,6 +284,7 @@ class Resolver:
         return [Forget(lookup.id), *answers]
 
     def _finish(self, lookup: _Lookup, name: Name, response: Response) -> list[Action]:
+        response = self._policy.reachable(response)
         self._learn(name, response)
         return self._answer(lookup, self._renamed(response, lookup.query, name))
 

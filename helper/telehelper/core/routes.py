@@ -20,6 +20,8 @@ changes a machine; whoever applies a plan calls :meth:`RoutePlan.check` first.
      the route is in another table, whose rule may be asked before the main table.
    - default routes and OpenVPN's pair of /1 are everybody's; our own device's routes are what we replace.
 
+Both families go the same way. On a machine without IPv6 its CIDRs stay out, and a notice says so.
+
 Because a planned route is never equal to an existing one, deleting the planned routes restores the start.
 """
 
@@ -44,7 +46,8 @@ APPLIED: Final = "applied"
 SKIPPED: Final = "skipped"
 CONFLICT: Final = "conflict"
 
-# Never the cluster's, whatever it says: "this network", loopback, link-local (cloud metadata), multicast, reserved.
+# Never the cluster's, whatever it says: "this network", loopback, link-local (cloud metadata), multicast, reserved; of
+# IPv6 all of ::/8, which has the loopback and the IPv4-mapped addresses. netd refuses the same.
 NEVER: Final = tuple(
     ip_network(text)
     for text in (
@@ -53,8 +56,7 @@ NEVER: Final = tuple(
         "169.254.0.0/16",
         "224.0.0.0/4",
         "240.0.0.0/4",
-        "::/128",
-        "::1/128",
+        "::/8",
         "fe80::/10",
         "ff00::/8",
     )
@@ -97,7 +99,7 @@ class RoutePlan:
 
     rows: tuple[PlannedRoute, ...]
     conflicts: tuple[CidrConflict, ...] = ()
-    refused: tuple[str, ...] = ()  # what the manager called a CIDR and is none we can use, one line each
+    notices: tuple[str, ...] = ()  # what was left out and the user does not know of, one line each
 
     @property
     def routes(self) -> tuple[Network, ...]:
@@ -121,7 +123,7 @@ class RoutePlan:
             + (f" ({row.detail})" if row.detail else "")
             for row in self.rows
         ]
-        return "\n".join([*lines, *self.refused])
+        return "\n".join([*lines, *self.notices])
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,9 @@ class _Want:
 class _Hole:
     network: Network
     detail: str
+
+
+_NO_IPV6: Final = _Hole(ip_network("::/0"), "this machine has IPv6 switched off")
 
 
 def foreign(existing: Iterable[HostRoute], own_device: str | None = None) -> list[HostRoute]:
@@ -218,13 +223,14 @@ def plan(
     never_proxy: Sequence[str] = (),
     never_addresses: Iterable[Address] = (),
     own_device: str | None = None,
+    ipv6: bool = True,
 ) -> RoutePlan:
     """Plan the routes to the VIF; changes nothing and finds all conflicts.
 
     Parameters
     ----------
     wanted
-        The cluster's CIDRs. One that is none is left out and named in `RoutePlan.refused`.
+        The cluster's CIDRs. One that is none is left out and named in `RoutePlan.notices`.
     existing
         The machine's routes, of all tables and both families.
     also_proxy, never_proxy
@@ -233,15 +239,18 @@ def plan(
         What the tunnel itself needs (the API server) and the machine's former nameservers.
     own_device
         The VIF, if it is there already: its routes are no conflict.
+    ipv6
+        Whether the VIF has IPv6. Without, nothing of it is routed, and `RoutePlan.notices` tells what.
 
     Raises
     ------
     UsageError
         A CIDR of the user's is none.
     """
-    wants, refused = _parse_wanted(wanted)
+    wants, notices = _parse_wanted(wanted)
     wants += [_Want(cidr.parse(text, "--also-proxy"), "user", "--also-proxy") for text in also_proxy]
-    holes = [_Hole(cidr.parse(text, "--never-proxy"), "--never-proxy") for text in never_proxy]
+    holes = [] if ipv6 else [_NO_IPV6]
+    holes += [_Hole(cidr.parse(text, "--never-proxy"), "--never-proxy") for text in never_proxy]
     holes += [_Hole(ip_network(a), "the tunnel itself needs it") for a in never_addresses]
     holes += [_Hole(network, "never a cluster's") for network in NEVER]
     others = foreign(existing, own_device)
@@ -256,4 +265,6 @@ def plan(
                 conflicts[facts] = CidrConflict.of(*facts)
         rows += _skipped(want, holes)
     rows.sort(key=lambda row: cidr.sort_key(row.network))
-    return RoutePlan(tuple(rows), tuple(conflicts.values()), tuple(refused))
+    if not ipv6 and (left_out := [str(row.network) for row in rows if row.network.version == 6]):
+        notices.append(f"{_NO_IPV6.detail}: {', '.join(left_out)} cannot be reached")
+    return RoutePlan(tuple(rows), tuple(conflicts.values()), tuple(notices))

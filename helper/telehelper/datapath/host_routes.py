@@ -6,6 +6,7 @@ import ipaddress
 import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pyroute2 import AsyncIPRoute
@@ -25,6 +26,9 @@ _DEVICELESS: Final = {6: "blackhole", 7: "unreachable", 8: "prohibit"}
 _KERNEL: Final = 2  # RTPROT_KERNEL: made with an address
 _ROUTER_ADVERTISEMENT: Final = 9  # RTPROT_RA
 _CLONED: Final = 0x200  # RTM_F_CLONED: a cache entry, no route
+_IPV6: Final = Path(
+    "/proc/sys/net/ipv6/conf"
+)  # a directory for each interface; not there in a kernel without IPv6
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,14 @@ def to_routes(message: Mapping[str, Any], names: Mapping[int, str]) -> list[Host
     table = attributes.get("RTA_TABLE", message.get("table", TABLE_MAIN))
     devices = [_DEVICELESS[kind]] if kind in _DEVICELESS else _devices(attributes, names)
     return [HostRoute(network, device, connected, table) for device in devices]
+
+
+def has_ipv6(device: str, sysctl: Path = _IPV6) -> bool:
+    """Whether this machine lets an interface have IPv6 addresses."""
+    try:
+        return (sysctl / device / "disable_ipv6").read_text().strip() == "0"
+    except OSError:
+        return False
 
 
 async def read_routes() -> list[HostRoute]:

@@ -14,15 +14,16 @@ from telehelper.core.stack import Stack
 from telehelper.datapath.dns_io import DnsShell
 from telehelper.datapath.engine import Engine
 from telehelper.datapath.host_dns import MAX_SEARCH, read_host_dns
-from telehelper.datapath.host_routes import read_routes
+from telehelper.datapath.host_routes import has_ipv6, read_routes
 from telehelper.datapath.tun_io import TunIo
 from telehelper.errors import NotConnected
 from telehelper.messages import RouteSpec, SetDns, VifOpened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from ipaddress import IPv4Address
+    from ipaddress import IPv4Address, IPv6Address
 
+    from telehelper.core.cidr import Network
     from telehelper.core.flows import FlowRecord
     from telehelper.core.frames import Address, Frame
     from telehelper.core.routes import RoutePlan
@@ -44,6 +45,7 @@ class Vif:
     def __init__(self, netd: NetdClient, tunnel: Tunnel, on_lost: Callable[[str], None]) -> None:
         self.plan: RoutePlan | None = None
         self.address: IPv4Address | None = None
+        self.address_v6: IPv6Address | None = None  # only if the cluster has IPv6, and this machine too
         self.resolver: IPv4Address | None = None
         self.dns_mechanism = ""
         self._netd = netd
@@ -79,17 +81,32 @@ class Vif:
             never_proxy=request.never_proxy,
             never_addresses=never,
             own_device=self.name,
+            ipv6=has_ipv6(self.name),
         )
         plan.check()
-        if self.address is None or self.resolver is None:
-            taken = [route.network for route in routes.foreign(existing, self.name)]
-            # Two clusters of one machine begin at two places.
-            index = int.from_bytes(self.name.encode(), "big")
-            self.address, self.resolver = cidr.free_pair([*taken, *plan.routes], index)
+        addresses = self._choose_addresses(
+            plan, [route.network for route in routes.foreign(existing, self.name)]
+        )
         wanted = [RouteSpec(f"{self.resolver}/32"), *(RouteSpec(str(network)) for network in plan.routes)]
-        await self._netd.configure([f"{self.address}/32"], wanted)
+        await self._netd.configure(addresses, wanted)
         self.plan = plan
         return ", ".join(str(network) for network in plan.routes) or "none"
+
+    def _choose_addresses(self, plan: RoutePlan, taken: list[Network]) -> list[str]:
+        """Choose, once and for all, the interface's and the resolver's addresses; returns the interface's.
+
+        The kernel takes the interface's own address as the source of what it sends there (RFC 6724 §5, rule 5), so
+        there is one of IPv6 exactly while there are routes of it. The resolver needs no second one.
+        """
+        avoid = [*taken, *plan.routes]
+        index = int.from_bytes(self.name.encode(), "big")  # two clusters of one machine begin at two places
+        if self.address is None or self.resolver is None:
+            self.address, self.resolver = cidr.free_pair(avoid, index)
+        if not any(network.version == 6 for network in plan.routes):
+            return [f"{self.address}/32"]
+        if self.address_v6 is None:
+            self.address_v6 = cidr.free_address_v6(avoid, index)
+        return [f"{self.address}/32", f"{self.address_v6}/128"]
 
     async def set_dns(self, info: ClusterInfo, mechanism: str, namespace: str) -> str:
         """Point the host's resolver at us and make everything ready to run."""
@@ -183,6 +200,11 @@ class Vif:
         """What the kernel offloads, for people."""
         bits = self._opened.offload if self._opened is not None else 0
         return " ".join(text for bit, text in _OFFLOADS.items() if bits & bit) or "no offload"
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What was left out of the routes and the user does not know of, one line each."""
+        return self.plan.notices if self.plan is not None else ()
 
     @property
     def names(self) -> Mapping[Address, str]:

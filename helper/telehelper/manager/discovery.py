@@ -132,12 +132,12 @@ def _services(
     found: dict[str, dict[str, Any]], refused: dict[str, str], dns_server: str, notices: list[str]
 ) -> list[FoundCidr]:
     cidrs = heuristics.service_cidrs(found.get(SERVICE_CIDRS))
+    if not cidrs:
+        _explain(refused, SERVICE_CIDRS, "the service CIDR is a guess", notices)
+    others = heuristics.of_other_families(heuristics.service_addresses(found.get(SERVICES)), cidrs)
+    cidrs += heuristics.covering(others, "services", "services")
     if cidrs:
         return cidrs
-    _explain(refused, SERVICE_CIDRS, "the service CIDR is a guess", notices)
-    addresses = heuristics.service_addresses(found.get(SERVICES))
-    if addresses:
-        return heuristics.covering(addresses, "services", "services")
     _explain(refused, SERVICES, "services cannot be listed", notices)
     return heuristics.covering([dns_server], "services", "DNS server")
 
@@ -145,13 +145,12 @@ def _services(
 def _pods(found: dict[str, dict[str, Any]], refused: dict[str, str], notices: list[str]) -> list[FoundCidr]:
     pods = heuristics.pod_addresses(found[PODS]) if PODS in found else None
     _explain(refused, NODES, "the pods' CIDR is a guess", notices)
-    cidrs, notice = heuristics.node_pod_cidrs(found.get(NODES), pods)
-    if notice:
-        notices.append(notice)
-    if cidrs:
-        return cidrs
-    _explain(refused, PODS, "pods cannot be listed", notices)
-    return heuristics.covering(pods or (), "pods", "pods")
+    cidrs, disbelief = heuristics.node_pod_cidrs(found.get(NODES), pods)
+    notices += disbelief
+    if not cidrs:
+        _explain(refused, PODS, "pods cannot be listed", notices)
+    others = heuristics.of_other_families(pods or (), cidrs)
+    return [*cidrs, *heuristics.covering(others, "pods", "pods")]
 
 
 def _names(found: dict[str, dict[str, Any]], resolv: ResolvConf, notices: list[str]) -> tuple[str, str]:

@@ -1,17 +1,27 @@
 """From API objects to CIDRs: pure functions, each one way of finding out, each saying how sure it is.
 
-Objects are the API's JSON, of which nothing is taken for granted: what has another shape is skipped.
+Objects are the API's JSON, of which nothing is taken for granted: what has another shape is skipped. Each address
+family stands for itself: a cluster may tell of its IPv4 and hide its IPv6, or the other way round.
 """
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    collapse_addresses,
+    ip_address,
+    ip_network,
+)
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 Json = dict[str, Any]
+Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 COVER_V4: Final = 24  # bits; the block taken for one observed address, the usual share of a node
@@ -101,10 +111,11 @@ def pod_addresses(listing: object) -> list[str]:
     return found
 
 
-def node_pod_cidrs(nodes: object, pods: list[str] | None) -> tuple[list[FoundCidr], str]:
+def node_pod_cidrs(nodes: object, pods: list[str] | None) -> tuple[list[FoundCidr], list[str]]:
     """Read the nodes' podCIDRs, and check them against the addresses of visible pods.
 
-    Some networks (EKS, Azure flat, Calico, Cilium) ignore podCIDR, so it is believed only if it contains every pod.
+    Some networks (EKS, Azure flat, Calico, Cilium) ignore podCIDR, so those of a family are believed only if they
+    contain every pod.
 
     Parameters
     ----------
@@ -116,7 +127,7 @@ def node_pod_cidrs(nodes: object, pods: list[str] | None) -> tuple[list[FoundCid
     Returns
     -------
     tuple
-        The CIDRs, and a notice if they cannot be believed.
+        The CIDRs, and a notice for each family whose own cannot be believed.
     """
     texts = [
         _strings(_field(item, "spec", "podCIDRs")) or _strings([_field(item, "spec", "podCIDR")])
@@ -124,32 +135,40 @@ def node_pod_cidrs(nodes: object, pods: list[str] | None) -> tuple[list[FoundCid
     ]
     networks = _collapse(_networks(text for several in texts for text in several))
     count = sum(1 for several in texts if several)
-    strangers = [a for a in pods or () if not _inside(a, networks)]
-    if networks and strangers:
-        return [], f"the nodes' podCIDRs do not contain the pod {strangers[0]}, so they are not used"
+    addresses = _addresses(pods or ())
     source = f"podCIDR of {count} node{'s' if count != 1 else ''}"
-    confidence = "certain" if pods else "likely"
-    return [FoundCidr(str(network), "pods", source, confidence) for network in networks], ""
+    found: list[FoundCidr] = []
+    notices: list[str] = []
+    for version in dict.fromkeys(network.version for network in networks):
+        own = [network for network in networks if network.version == version]
+        seen = [address for address in addresses if address.version == version]
+        strangers = [address for address in seen if not any(address in network for network in own)]
+        if strangers:
+            notices.append(f"the nodes' podCIDRs do not contain the pod {strangers[0]}, so they are not used")
+        else:
+            found += [FoundCidr(str(n), "pods", source, "certain" if seen else "likely") for n in own]
+    return found, notices
 
 
-def _inside(address: str, networks: list[Network]) -> bool:
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return True  # no address: says nothing against them
-    return any(found in network for network in networks)
+def _addresses(texts: Iterable[str]) -> list[Address]:
+    found: list[Address] = []
+    for text in texts:
+        try:
+            found.append(ip_address(text))
+        except ValueError:
+            continue
+    return found
+
+
+def of_other_families(addresses: Iterable[str], found: Iterable[FoundCidr]) -> list[str]:
+    """Return the addresses of the families that none of the CIDRs found is of."""
+    known = {network.version for network in _networks(entry.cidr for entry in found)}
+    return [str(address) for address in _addresses(addresses) if address.version not in known]
 
 
 def covering(addresses: Iterable[str], kind: str, what: str) -> list[FoundCidr]:
     """Guess from observed addresses: the /24 (IPv6: /64) round each, joined where they touch."""
-    seen: set[Network] = set()
-    count = 0
-    for text in addresses:
-        try:
-            address = ip_address(text)
-        except ValueError:
-            continue
-        count += 1
-        seen.add(ip_network((address, COVER_V4 if address.version == 4 else COVER_V6), strict=False))
-    source = f"round {count} visible {what}"
-    return [FoundCidr(str(network), kind, source, "guess") for network in _collapse(seen)[:MAX_COVERS]]
+    known = _addresses(addresses)
+    blocks = {ip_network((a, COVER_V4 if a.version == 4 else COVER_V6), strict=False) for a in known}
+    source = f"round {len(known)} visible {what}"
+    return [FoundCidr(str(network), kind, source, "guess") for network in _collapse(blocks)[:MAX_COVERS]]
