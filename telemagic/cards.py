@@ -53,7 +53,7 @@ def progress(now: Progress, *, failed: bool = False) -> Card:
     word, tone = ("Not connected to", "bad") if failed else ("Connecting to", "busy")
     rows = "".join(_step_row(step) for step in now.steps.values())
     note = f'<div class="tm-note">{escape(now.note)}</div>' if now.note else ""
-    html = _box(
+    html = box(
         _head(tone, word, now.context, now.namespace, "") + f'<table class="tm-steps">{rows}</table>{note}'
     )
     lines = [
@@ -85,7 +85,7 @@ def _step_row(step: Step) -> str:
 
 def connected(status: Status, seconds: float | None = None, notices: Sequence[str] = ()) -> Card:
     """Return the compact card of a connection; `seconds` is how long connecting took."""
-    facts = [("Device", _join(status.device, status.address)), ("Names", _dns(status))]
+    facts = [("Device", _join(status.device, status.address, status.address_v6)), ("Names", _dns(status))]
     return _status(status, facts, "" if seconds is None else f"{seconds:.2f} s", notices)
 
 
@@ -94,11 +94,8 @@ def status(status: Status, notices: Sequence[str] = ()) -> Card:
     facts = [
         ("Server", status.server),
         ("Way in", _join(status.via, status.manager, status.manager_version)),
-        (
-            "Carriers",
-            _join(str(status.carriers), "" if status.rtt < 0 else f"{status.rtt * 1e3:.2f} ms round trip"),
-        ),
-        ("Device", _join(status.device, status.address, status.offload)),
+        ("Carriers", _carriers(status)),
+        ("Device", _join(status.device, status.address, status.address_v6, status.offload)),
         ("Names", _dns(status)),
         ("Flows", f"{status.flows_open} open, {status.flows_total} in all"),
         ("Bytes", f"{size(status.bytes_up)} up, {size(status.bytes_down)} down"),
@@ -125,7 +122,7 @@ def _status(status: Status, facts: Iterable[tuple[str, str]], right: str, notice
     lines += [f"  {name:<12} {value}" for name, value in shown]
     lines += _cidr_lines(status.cidrs)
     lines += [f"  note: {line}" for line in said]
-    return Card("\n".join(map(printable, lines)), _box(html))
+    return Card("\n".join(map(printable, lines)), box(html))
 
 
 def _cidr_table(cidrs: Sequence[CidrRow]) -> str:
@@ -147,6 +144,13 @@ def _cidr_lines(cidrs: Sequence[CidrRow]) -> list[str]:
     ]
 
 
+def _carriers(status: Status) -> str:
+    way = "by port-forward" if status.carrier == "portforward" else status.carrier
+    clear = "not encrypted" if status.carrier.startswith("tcp://") else ""
+    rtt = "" if status.rtt < 0 else f"{status.rtt * 1e3:.2f} ms round trip"
+    return _join(str(status.carriers), way, clear, rtt)
+
+
 def _dns(status: Status) -> str:
     where = _join(status.dns, status.dns_server)
     return _join(where, f"*.{status.namespace}.svc.{status.cluster_domain}" if status.cluster_domain else "")
@@ -159,7 +163,7 @@ def farewell(context: str, namespace: str, line: str) -> Card:
     """Return the card of a connection that is over."""
     return Card(
         printable(f"Disconnected from {context}: {line}"),
-        _box(
+        box(
             _head("idle", "Disconnected from", context, namespace, "")
             + f'<div class="tm-note">{escape(line)}</div>'
         ),
@@ -169,7 +173,8 @@ def farewell(context: str, namespace: str, line: str) -> Card:
 # --- parts -------------------------------------------------------------------------------------------------------
 
 
-def _box(inner: str) -> str:
+def box(inner: str) -> str:
+    """Return the frame that all cards share."""
     return f'<div class="telemagic">{STYLE}{inner}</div>'
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from telemagic.session import Session
 
-COMMANDS: Final = ("connect", "status", "flows", "routes", "disconnect", "demo", "help")
+COMMANDS: Final = ("connect", "status", "flows", "routes", "disconnect", "doctor", "demo", "bench", "help")
 
 
 class Parser(argparse.ArgumentParser):

@@ -122,6 +122,27 @@ def test_status_says_how_cidrs_were_found() -> None:
     assert "round trip" not in cards.status(replace(STATUS, rtt=-1.0, cidrs=())).text
 
 
+@pytest.mark.parametrize(
+    ("carrier", "shown"),
+    [
+        ("portforward", "2 · by port-forward · 1.40 ms"),
+        ("tls://10.0.0.5:8083", "2 · tls://10.0.0.5:8083 · 1.40 ms"),
+        ("tcp://10.0.0.5:8084", "2 · tcp://10.0.0.5:8084 · not encrypted · 1.40 ms"),
+    ],
+)
+def test_status_says_how_data_travels(carrier: str, shown: str) -> None:
+    card = cards.status(replace(STATUS, carrier=carrier))
+    assert f"Carriers     {shown}" in card.text
+    assert shown in card.html
+
+
+def test_both_addresses_of_the_device_are_shown() -> None:
+    dual = replace(STATUS, address_v6="2001:2:0:ffff::7")
+    for card in (cards.connected(dual), cards.status(dual)):
+        assert f"{STATUS.address} · 2001:2:0:ffff::7" in card.text
+    assert "2001:2" not in cards.connected(STATUS).text
+
+
 def test_status_is_like_a_dict() -> None:
     status = Status(STATUS)
     assert dict(status) == status.to_dict()

@@ -77,6 +77,7 @@ def test_connect_line() -> None:
         5.0,
     )
     assert line.args.also_proxy == ["10.0.0.0/8", "1.2.3.4/32"]
+    assert line.args.carrier == "portforward"
     again = TREE.parse(["connect"])
     assert not isinstance(again, Text)
     assert again.args.also_proxy == []  # argparse's append must not share its default
