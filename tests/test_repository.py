@@ -128,25 +128,25 @@ def is_within(name: str, packages: tuple[str, ...]) -> bool:
 
 
 H = "telehelper"
+# What the two ends of a carrier have in common.
+SHARED: Final = tuple(
+    f"{H}.{name}" for name in ("byte_stream", "carrier", "endpoint", "errors", "tcp_stream", "tls_stream")
+)
 # Folder → what of ours it may import, besides itself.
 ARROWS: Final = {
     "core": (f"{H}.errors",),
     "netd": (f"{H}.messages", f"{H}.codec", f"{H}.errors"),
-    "kube": (f"{H}.errors", f"{H}.carrier", f"{H}.tcp_stream"),
+    "kube": (f"{H}.errors", f"{H}.byte_stream"),
     "manager": (
+        *SHARED,
         f"{H}.core",
-        f"{H}.errors",
-        f"{H}.carrier",
-        f"{H}.tcp_stream",
         f"{H}.rpc",
         f"{H}.kube",
         f"{H}.__version__",
     ),
     "datapath": (
+        *SHARED,
         f"{H}.core",
-        f"{H}.errors",
-        f"{H}.carrier",
-        f"{H}.tcp_stream",
         f"{H}.rpc",
         f"{H}.kube",
         f"{H}.codec",
@@ -155,7 +155,13 @@ ARROWS: Final = {
     ),
     "rpc": (),
 }
-KERNEL_MAY: Final = (f"{H}.messages", f"{H}.codec", f"{H}.errors", f"{H}.__version__")
+KERNEL_MAY: Final = (
+    f"{H}.messages",
+    f"{H}.codec",
+    f"{H}.endpoint",
+    f"{H}.errors",
+    f"{H}.__version__",
+)
 
 
 @pytest.mark.parametrize("folder", ARROWS)
@@ -171,13 +177,13 @@ def test_every_package_of_the_helper_has_its_arrows() -> None:
 
 
 def test_what_the_datapath_and_the_manager_share_knows_neither() -> None:
-    allowed = (f"{H}.core", f"{H}.errors", f"{H}.carrier", f"{H}.tcp_stream")
-    for path in (HELPER / "carrier.py", HELPER / "tcp_stream.py"):
+    allowed = (*SHARED, f"{H}.core")
+    for path in (HELPER / f"{name.rpartition('.')[2]}.py" for name in SHARED):
         ours = {name for name in imports(path, at_runtime=False) if is_within(name, (H, "telemagic"))}
         assert {name for name in ours if not is_within(name, allowed)} == set(), name_of(path)
 
 
-@pytest.mark.parametrize("name", ["codec.py", "errors.py", "messages.py"])
+@pytest.mark.parametrize("name", ["codec.py", "endpoint.py", "errors.py", "messages.py"])
 def test_the_shared_modules_need_nothing_but_the_standard_library(name: str) -> None:
     foreign = {
         found for found in imports(HELPER / name) if found.partition(".")[0] not in sys.stdlib_module_names

@@ -100,6 +100,9 @@ def test_interrupt_during_connect(kernel: Kernel, runtime: Path) -> None:
     wait_for(lambda: left(runtime))
     while kernel.client.get_iopub_msg(timeout=10)["msg_type"] != "display_data":
         pass  # the card: connecting is under way
+    time.sleep(
+        0.3
+    )  # the kernel may still be within display(), which has no handle to the card before its end
     kernel.manager.interrupt_kernel()
     outputs = kernel.until_idle(number)
     assert errors(outputs) == ["KeyboardInterrupt"]
