@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from telehelper.tcp_stream import TcpStream
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from telehelper.byte_stream import ByteStream
 
 WAIT = 10.0
@@ -56,3 +60,20 @@ class Listener:
     async def _next(self) -> None:
         self._news.clear()
         await self._news.wait()
+
+
+class Accepted(TcpStream):
+    """A stream of a server, which is told when the connection is there."""
+
+    def __init__(self, on_made: Callable[[TcpStream], None]) -> None:
+        super().__init__()
+        self._on_made = on_made
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._on_made(self)
+
+
+async def serve_tcp(host: str, port: int, on_made: Callable[[TcpStream], None]) -> asyncio.Server:
+    """Listen for TCP connections (port 0: any) and call `on_made` with each."""
+    return await asyncio.get_running_loop().create_server(lambda: Accepted(on_made), host, port)

@@ -17,9 +17,9 @@ from telehelper.core import mux as core_mux
 from telehelper.core.frames import MAX_DATA, Frame, FrameDecoder, FrameType, decode_coded, encode
 from telehelper.core.mux import Mux
 from telehelper.errors import TunnelError
-from telehelper.tcp_stream import TcpStream, connect_tcp, serve_tcp
+from telehelper.tcp_stream import TcpStream, connect_tcp
 
-from tests.streams import Listener
+from tests.streams import Listener, serve_tcp
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -10,7 +10,7 @@ import socket
 from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from telehelper.byte_stream import StreamOwner
 
@@ -27,15 +27,9 @@ class TcpStream(asyncio.BufferedProtocol):
 
     Reading is never paused, because a carrier is always read. The transport reads into one buffer, which is used
     again and again: what is in it is the owner's until `data_received` returns.
-
-    Parameters
-    ----------
-    on_made
-        Called with the stream when the connection is there; for servers.
     """
 
-    def __init__(self, on_made: Callable[[TcpStream], None] | None = None) -> None:
-        self._on_made = on_made
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._owner: StreamOwner | None = None
@@ -57,8 +51,6 @@ class TcpStream(asyncio.BufferedProtocol):
         with contextlib.suppress(OSError):  # tuning only; not a TCP socket in some tests
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT)
-        if self._on_made is not None:
-            self._on_made(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """See :class:`asyncio.BufferedProtocol`."""
@@ -151,8 +143,3 @@ async def connect_tcp(host: str, port: int) -> TcpStream:
     """Open a TCP connection; OSError if that fails."""
     _, stream = await asyncio.get_running_loop().create_connection(TcpStream, host, port)
     return stream
-
-
-async def serve_tcp(host: str, port: int, on_made: Callable[[TcpStream], None]) -> asyncio.Server:
-    """Listen for TCP connections (port 0: any) and call `on_made` with each."""
-    return await asyncio.get_running_loop().create_server(lambda: TcpStream(on_made), host, port)

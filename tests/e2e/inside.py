@@ -7,7 +7,9 @@ function there, as its root. The rest are the things such bodies do: look at wha
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -113,3 +115,11 @@ class Untouched:
         )
         left = (helpers(), own_files(), machine(), "was", self.files, self.before)
         assert is_clean, "\n".join(map(str, left))
+
+
+def tally(sock: socket.socket) -> dict[str, object]:
+    """End what was sent to the demo's tally, and return its answer."""
+    sock.shutdown(socket.SHUT_WR)
+    with sock.makefile("rb") as stream:
+        answer: dict[str, object] = json.loads(stream.read())
+    return answer

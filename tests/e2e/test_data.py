@@ -10,16 +10,9 @@ import urllib.request
 
 import pytest
 
-from tests.e2e.inside import Untouched, inside, wait_until
+from tests.e2e.inside import Untouched, inside, tally, wait_until
 
 GIGABYTE = 1_000_000_000
-
-
-def _tally(sock: socket.socket) -> dict[str, object]:
-    sock.shutdown(socket.SHUT_WR)
-    with sock.makefile("rb") as stream:
-        answer: dict[str, object] = json.loads(stream.read())
-    return answer
 
 
 @inside()
@@ -61,7 +54,7 @@ def test_a_gigabyte_up_arrives_whole() -> None:
             sock.sendall(piece)
             digest.update(piece)
             left -= len(piece)
-        assert _tally(sock) == {"count": GIGABYTE, "sha256": digest.hexdigest()}
+        assert tally(sock) == {"count": GIGABYTE, "sha256": digest.hexdigest()}
 
 
 @pytest.mark.slow
@@ -141,7 +134,7 @@ def test_half_close_still_gets_the_reply() -> None:
 
     with telemagic.connect(), socket.create_connection(("tally.shop", 7000), timeout=10) as sock:
         sock.sendall(b"abc")
-        assert _tally(sock) == {"count": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
+        assert tally(sock) == {"count": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
 
 
 @inside()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from telehelper.core.cidr import VIF_POOL_V6
 
-from tests.e2e.inside import Untouched, inside, wait_until
+from tests.e2e.inside import Untouched, inside, tally, wait_until
 
 BULK = 50_000_000  # bytes
 PATTERN = bytes(range(256)) * 1024  # what the catalog repeats
@@ -29,13 +29,6 @@ def _v6(name: str) -> str:
 
 def _families(name: str) -> list[socket.AddressFamily]:
     return [found[0] for found in socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)]
-
-
-def _tally(sock: socket.socket) -> dict[str, object]:
-    sock.shutdown(socket.SHUT_WR)
-    with sock.makefile("rb") as stream:
-        answer: dict[str, object] = json.loads(stream.read())
-    return answer
 
 
 @inside()
@@ -105,7 +98,7 @@ def test_fifty_megabytes_arrive_whole_both_ways() -> None:
                 sock.sendall(piece)
                 digest.update(piece)
                 left -= len(piece)
-            assert _tally(sock) == {"count": BULK, "sha256": digest.hexdigest()}
+            assert tally(sock) == {"count": BULK, "sha256": digest.hexdigest()}
         expected = hashlib.sha256((PATTERN * (BULK // len(PATTERN) + 1))[:BULK])
         with urllib.request.urlopen(
             f"http://[{_v6('catalog.shop')}]:8000/bytes/{BULK}", timeout=30
@@ -154,7 +147,7 @@ def test_half_close_still_gets_the_reply_and_a_reset_is_a_reset() -> None:
         address = _v6("tally.shop")
         with socket.create_connection((address, 7000), timeout=10) as sock:
             sock.sendall(b"abc")
-            assert _tally(sock) == {"count": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
+            assert tally(sock) == {"count": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
         with socket.create_connection((address, 7000), timeout=10) as sock:
             sock.sendall(b"RESET")
             with pytest.raises(ConnectionResetError):

@@ -19,8 +19,8 @@ MAX_WINDOW: Final = (
 )  # bytes; 6 Gbit/s at 20 ms round trip; the most one flow may make us hold
 MAX_CREDIT: Final = 2**31  # bytes; as HTTP/2's largest window (RFC 9113 §6.9.1): a sum beyond it is nonsense
 GROWTH_TIME: Final = 0.1  # seconds; a window gone faster than this held the sender back: two long round trips
-# Seconds; below, turns of the event loop count for more than the way. Half a millisecond of data is what a small request
-# waits for behind a bulk flow: with 1 ms, one window was twice that at the same speed.
+# Seconds; below, turns of the event loop count for more than the way. What a window holds is what a small request waits
+# for behind a bulk flow: 0.3 ms at full speed.
 MIN_GROWTH_TIME: Final = 0.0003
 # Bytes. Half of it is enough for 8 flows at their largest, the other half for 256 new ones at INITIAL_WINDOW
 POOL_SIZE: Final = 256 * 1024 * 1024
