@@ -1,62 +1,58 @@
-"""The demo cluster's API server: the part of the Kubernetes API that clients and kubectl need to look around.
+"""The demo cluster's API server: enough of the Kubernetes API for clients, installers and kubectl.
 
-Reading, watching, logs, access reviews and port-forwards. Nothing can be written, and there is no admission, no
-OpenAPI, no SPDY (`kubectl port-forward` of today) and no exec.
+Reading, watching, writing, logs, access reviews and port-forwards, each request judged by the cluster's roles. There
+is no admission but that of services, no OpenAPI, no owner of a field, no SPDY (`kubectl port-forward` of today) and no
+exec.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from telemagic.demo import objects, portforward, tables
-from telemagic.demo.store import KINDS, Kind, Store, selector
+from telemagic.demo import objects, portforward, rbac, requests, reviews, tables, watching
+from telemagic.demo.faults import PAGE, Faults
+from telemagic.demo.kinds import KIND, Kind, Kinds, Target
+from telemagic.demo.listening import Listeners
+from telemagic.demo.rbac import Attributes, Authorizer
+from telemagic.demo.refusals import (
+    Refused,
+    bad_request,
+    forbidden,
+    invalid,
+    not_allowed,
+    not_found,
+    unauthorized,
+    unknown_path,
+)
+from telemagic.demo.service_addresses import ServiceAddresses
+from telemagic.demo.store import selector
+from telemagic.demo.writer import Writer
 
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from telemagic.demo.kubelet import LogLine, Pod
+    from telemagic.demo.listening import Listener
+    from telemagic.demo.plan import Network
+    from telemagic.demo.rbac import User
+    from telemagic.demo.store import Store
+    from telemagic.demo.writer import Written
 
+Json = dict[str, Any]
 _WATCH_TIMEOUT: Final = 1800.0  # seconds, when the client names none; the real server's --min-request-timeout
 _OPEN_PATHS: Final = ("/version", "/healthz", "/livez", "/readyz")  # as system:public-info-viewer
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who a token belongs to. Everybody may read; `may_forward` is the right to `pods/portforward`."""
-
-    name: str
-    may_forward: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a request path names."""
-
-    kind: Kind
-    namespace: str
-    name: str
-    subresource: str
-
-
-def status(code: int, reason: str, message: str) -> web.Response:
-    """Return a failure as the API writes it, a Status object."""
-    body = {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Failure",
-        "message": message,
-        "reason": reason,
-        "code": code,
-    }
-    return web.json_response(body, status=code)
+_LARGEST_BODY: Final = 3 * 1024 * 1024  # bytes; the real server's limit
+_BOTH_VERBS: Final = (1, 35)  # from here on a WebSocket needs the right to create as well (kubernetes#134577)
+# Whose deletion is answered with the object; others' with a Status (the API reference, "Delete").
+_ANSWER_DELETED: Final = frozenset({"pods", "services", "serviceaccounts", "namespaces"})
+_PATCH_OPTIONS: Final = Kind("meta.k8s.io/v1", "patchoptions", "PatchOptions")
 
 
 class ApiServer:
@@ -65,106 +61,214 @@ class ApiServer:
     Parameters
     ----------
     store
-        What to show.
+        What to show and to change.
     pods
         By namespace and name: whose logs and ports there are.
     tokens
-        Who is who.
+        Who is who; looked at with every request.
+    version
+        Kubernetes', as `/version` shows it; some answers depend on it.
+    services
+        The service CIDRs.
+    missing
+        Resources that this cluster does not have, as group/version/plural.
+    faults
+        What goes wrong at the moment.
+    forward
+        Copies bytes between an upgraded request and ports of a pod.
     """
 
     def __init__(
-        self, store: Store, pods: Mapping[tuple[str, str], Pod], tokens: Mapping[str, Identity]
+        self,
+        store: Store,
+        pods: Mapping[tuple[str, str], Pod],
+        tokens: Mapping[str, User],
+        *,
+        version: str = objects.VERSION,
+        services: Sequence[Network] = (),
+        missing: Collection[str] = (),
+        faults: Faults | None = None,
+        forward: Callable[
+            [web.Request, Pod, Sequence[int]], Awaitable[web.StreamResponse]
+        ] = portforward.serve,
     ) -> None:
         self._store = store
         self._pods = pods
         self._tokens = tokens
-        app = web.Application()
+        self._version = version
+        self._release = release_of(version)
+        self._faults = faults or Faults()
+        self._forward_to = forward
+        self.kinds = Kinds(missing, lambda: store.list(KIND["customresourcedefinitions"]))
+        self.authorizer = Authorizer(lambda plural: store.list(KIND[plural]))
+        self.writer = Writer(store, self.authorizer, ServiceAddresses(services, self._release))
+        app = web.Application(client_max_size=_LARGEST_BODY)
         app.router.add_route("*", "/{path:.*}", self._handle)
         # The grace is short: watches and port-forwards never end by themselves.
         self._runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1, read_bufsize=256 * 1024
         )
+        self.listeners = Listeners(self._runner)
 
     async def start(self) -> None:
         """Get ready to listen."""
         await self._runner.setup()
 
-    async def listen(self, listener: socket.socket, tls: ssl.SSLContext) -> web.SockSite:
-        """Serve connections to a socket, of whichever network namespace, until `stop()` of what is returned."""
-        site = web.SockSite(self._runner, listener, ssl_context=tls)
-        await site.start()
-        return site
+    async def listen(self, listener: socket.socket, tls: ssl.SSLContext | None) -> Listener:
+        """Serve connections to a socket, of whichever network namespace, until it is removed from `listeners`."""
+        return await self.listeners.add(listener, tls)
 
     async def close(self) -> None:
         """Close all sockets and connections."""
+        await self.listeners.close()
         await self._runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if self._faults.page:
+            return web.Response(text=PAGE, content_type="text/html")
+        try:
+            return await self._answer(request)
+        except Refused as refused:
+            return self._json(refused.status, refused.code)
+        except web.HTTPRequestEntityTooLarge:
+            large = Refused(413, "RequestEntityTooLarge", f"limit is {_LARGEST_BODY}")
+            return self._json(large.status, large.code)
+
+    def _json(self, body: Json, code: int = 200) -> web.Response:
+        data = self._faults.shorten(json.dumps(body).encode())
+        return web.Response(body=data, status=code, content_type="application/json")
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         path = request.path.rstrip("/")
         if path.startswith(_OPEN_PATHS) and request.method == "GET":
-            if path == "/version":
-                return web.json_response(_version())
-            return web.Response(text="ok")
-        identity = self._tokens.get(request.headers.get("Authorization", "").removeprefix("Bearer ").strip())
-        if identity is None:
-            return status(401, "Unauthorized", "Unauthorized")
-        if request.method == "POST" and path.endswith("/selfsubjectaccessreviews"):
-            return await _review(request, identity)
+            return self._json(version(self._version)) if path == "/version" else web.Response(text="ok")
+        user = self._authenticate(request)
         parts = path.strip("/").split("/")
-        if (fixed := _discovery(parts) if request.method == "GET" else None) is not None:
-            return web.json_response(fixed)
-        target = _target(parts)
-        if target is None:
-            return status(404, "NotFound", "the server could not find the requested resource")
-        return await self._serve(request, identity, target)
-
-    async def _serve(self, request: web.Request, identity: Identity, target: Target) -> web.StreamResponse:
-        if target.subresource == "portforward":
-            return await self._forward(request, identity, target)
-        if request.method != "GET":
-            return status(405, "MethodNotAllowed", "the demo cluster is read-only")
-        if target.subresource == "log":
-            return await self._log(request, target)
-        if target.subresource not in ("", "status"):
-            return status(
-                404, "NotFound", f"the demo cluster has no {target.kind.plural}/{target.subresource}"
+        if request.method == "POST" and (review := reviews.review_of(parts)):
+            body = requests.parse(request.headers.get("Content-Type", ""), await request.read())
+            return self._json(
+                reviews.answer(review, body, user, self.authorizer, self._faults.is_forbidden), 201
             )
+        fixed = self.kinds.discovery(parts) if request.method == "GET" else None
+        if fixed is not None:
+            return self._json(fixed)
+        target = self.kinds.target(parts)
+        if target is None:
+            raise unknown_path()
+        asked = requests.attributes(request.method, target, request.query)
+        self._authorize(user, target, asked)
+        if not target.subresource and asked.verb not in target.kind.verbs:
+            raise not_allowed()
+        return await self._serve(request, user, target)
+
+    def _authenticate(self, request: web.Request) -> User:
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+        user = None if token in self._faults.expired else self._tokens.get(token)
+        if user is None:
+            raise unauthorized()
+        return user
+
+    def _authorize(self, user: User, target: Target, asked: Attributes) -> None:
+        self._faults.check(target, asked, user)
+        if not self.authorizer.allows(user, asked):
+            raise forbidden(target.kind, target.name, rbac.refusal(user, asked))
+
+    async def _serve(self, request: web.Request, user: User, target: Target) -> web.StreamResponse:
+        if target.subresource == "portforward" and target.kind == KIND["pods"]:
+            return await self._forward(request, user, target)
+        if target.subresource == "log" and target.kind == KIND["pods"] and request.method == "GET":
+            return await self._log(request, target)
+        if target.subresource not in ("", "status") or (target.subresource and request.method != "GET"):
+            message = f"the demo cluster has no {target.kind.plural}/{target.subresource}"
+            raise Refused(404, "NotFound", message)
+        if request.method != "GET":
+            return await self._write(request, user, target)
         if target.name:
             item = self._store.get(target.kind, target.namespace, target.name)
             if item is None:
-                return _not_found(target)
-            return self._render(request, target.kind, item, [item])
-        try:
-            matches = selector(request.query.get("labelSelector", ""), request.query.get("fieldSelector", ""))
-        except ValueError as error:
-            return status(400, "BadRequest", str(error))
-        if request.query.get("watch") in ("true", "1"):
+                raise not_found(target.kind, target.name)
+            return self._render(request, target, item, [item])
+        matches = _selected(request)
+        if requests.is_true(request.query, "watch"):
             return await self._watch(request, target, matches)
         items = [item for item in self._store.list(target.kind, target.namespace) if matches(item)]
-        body = {
+        return self._render(request, target, self._list(target, items), items)
+
+    def _list(self, target: Target, items: list[Json]) -> Json:
+        return {
             "kind": f"{target.kind.kind}List",
             "apiVersion": target.kind.group_version,
             "metadata": {"resourceVersion": str(self._store.version)},
             "items": items,
         }
-        return self._render(request, target.kind, body, items)
 
-    def _render(
-        self, request: web.Request, kind: Kind, body: dict[str, Any], items: list[dict[str, Any]]
-    ) -> web.Response:
+    def _render(self, request: web.Request, target: Target, body: Json, items: list[Json]) -> web.Response:
         if "as=Table" in request.headers.get("Accept", ""):
-            body = tables.table(kind, items, str(self._store.version))
-        return web.json_response(body)
+            body = tables.table(target.kind, items, str(self._store.version))
+        return self._json(body)
+
+    async def _write(self, request: web.Request, user: User, target: Target) -> web.Response:
+        dry_run = requests.is_dry_run(request.query)
+        body = requests.parse(request.headers.get("Content-Type", ""), await request.read())
+        if request.method == "DELETE":
+            return self._delete(request, target, body, dry_run=dry_run)
+        if (request.method == "POST") is bool(target.name):
+            raise not_allowed()
+        written = self._change(request, user, target, body, dry_run=dry_run)
+        return self._json(written.object, 201 if written.created else 200)
+
+    def _change(
+        self, request: web.Request, user: User, target: Target, body: Json, *, dry_run: bool
+    ) -> Written:
+        writer = self.writer
+        if request.method == "POST":
+            return writer.create(target, body, user, dry_run=dry_run)
+        if request.method == "PUT":
+            return writer.replace(target, body, user, dry_run=dry_run)
+        match request.content_type:
+            case requests.APPLY:
+                if not request.query.get("fieldManager"):
+                    problem = ("fieldManager", "Required value", "is required for apply patch")
+                    raise invalid(_PATCH_OPTIONS, "", [problem])
+                if self._store.get(target.kind, target.namespace, target.name) is None:
+                    self._authorize(user, target, requests.attributes("POST", target, {}))
+                return writer.apply(target, body, user, dry_run=dry_run)
+            case requests.MERGE:
+                return writer.merge(target, body, user, dry_run=dry_run)
+            case requests.STRATEGIC:
+                return writer.merge_strategic(target, body, user, dry_run=dry_run)
+        raise Refused(415, "UnsupportedMediaType", f"patches of {request.content_type} are not known here")
+
+    def _delete(self, request: web.Request, target: Target, options: Json, *, dry_run: bool) -> web.Response:
+        if policy := request.query.get("propagationPolicy"):
+            options = {**options, "propagationPolicy": policy}
+        if not target.name:
+            matches = _selected(request)
+            going = [item for item in self._store.list(target.kind, target.namespace) if matches(item)]
+            for item in going:
+                metadata = item["metadata"]
+                one = Target(target.kind, metadata.get("namespace", ""), metadata["name"])
+                self.writer.delete(one, options, dry_run=dry_run)
+            return self._json(self._list(target, going))
+        last = self.writer.delete(target, options, dry_run=dry_run).object
+        if target.kind.plural in _ANSWER_DELETED and not target.kind.group:
+            return self._json(last)
+        uid = last["metadata"].get("uid", "")
+        details = {"name": target.name, "group": target.kind.group, "kind": target.kind.plural, "uid": uid}
+        done = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+        return self._json(done)
 
     async def _watch(
-        self, request: web.Request, target: Target, matches: Callable[[dict[str, Any]], bool]
+        self, request: web.Request, target: Target, matches: Callable[[Json], bool]
     ) -> web.StreamResponse:
+        limit = _seconds(request)
+        watching.since(request.query)
+        events = watching.events(self._store, target, request.query)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        limit = float(request.query.get("timeoutSeconds") or _WATCH_TIMEOUT)
         try:
             async with asyncio.timeout(limit):
-                async for event in self._events(request, target):
+                async for event in events:
                     if event["type"] in ("BOOKMARK", "ERROR") or matches(event["object"]):
                         await response.write(json.dumps(event).encode() + b"\n")
         except TimeoutError:
@@ -172,61 +276,25 @@ class ApiServer:
         await response.write_eof()
         return response
 
-    async def _events(self, request: web.Request, target: Target) -> AsyncIterator[dict[str, Any]]:
-        kind, store = target.kind, self._store
-        asked = request.query.get("resourceVersion", "")
-        initial = request.query.get("sendInitialEvents") == "true"
-        version = store.version
-        if asked in ("", "0") or initial:
-            for item in store.list(kind, target.namespace):
-                yield {"type": "ADDED", "object": item}
-        else:
-            version = int(asked)
-        if initial:
-            yield {
-                "type": "BOOKMARK",
-                "object": {
-                    "kind": kind.kind,
-                    "apiVersion": kind.group_version,
-                    "metadata": {
-                        "resourceVersion": str(version),
-                        "annotations": {"k8s.io/initial-events-end": "true"},
-                    },
-                },
-            }
-        while True:
-            changes = store.since(version)
-            if changes is None:
-                gone = {
-                    "kind": "Status",
-                    "apiVersion": "v1",
-                    "status": "Failure",
-                    "reason": "Expired",
-                    "code": 410,
-                }
-                yield {"type": "ERROR", "object": {**gone, "message": f"too old resource version: {version}"}}
-                return
-            for change in changes:
-                version = change.version
-                where = change.object["metadata"].get("namespace", "")
-                if change.kind == kind and target.namespace in ("", where):
-                    yield {"type": change.type, "object": change.object}
-            if version >= store.version:
-                await store.wait()
+    def _running(self, target: Target) -> Pod:
+        pod = self._pods.get((target.namespace, target.name))
+        if pod is not None:
+            return pod
+        if self._store.get(target.kind, target.namespace, target.name) is None:
+            raise not_found(target.kind, target.name)
+        raise bad_request(f"pod {target.name} is not running")
 
     async def _log(self, request: web.Request, target: Target) -> web.StreamResponse:
-        pod = self._pods.get((target.namespace, target.name))
-        if pod is None:
-            return _not_found(target)
-        stamped = request.query.get("timestamps") in ("true", "1")
+        pod = self._running(target)
+        stamped = requests.is_true(request.query, "timestamps")
         lines = list(pod.log)
         seen = pod.lines
         if tail := request.query.get("tailLines"):
-            lines = lines[-int(tail) :] if int(tail) else []
+            lines = lines[-int(tail) :] if tail.isdecimal() and int(tail) else []
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
         await response.write(_text(lines, stamped=stamped))
-        while request.query.get("follow") in ("true", "1"):
+        while requests.is_true(request.query, "follow"):
             await pod.changed.wait()
             fresh = pod.lines - seen
             seen = pod.lines
@@ -234,31 +302,37 @@ class ApiServer:
         await response.write_eof()
         return response
 
-    async def _forward(self, request: web.Request, identity: Identity, target: Target) -> web.StreamResponse:
-        if not identity.may_forward:
-            verb = "get" if request.method == "GET" else "create"
-            return status(
-                403,
-                "Forbidden",
-                f'pods "{target.name}" is forbidden: User "{identity.name}" cannot {verb} resource '
-                f'"pods/portforward" in API group "" in the namespace "{target.namespace}"',
-            )
-        pod = self._pods.get((target.namespace, target.name))
-        if pod is None:
-            return _not_found(target)
+    async def _forward(self, request: web.Request, user: User, target: Target) -> web.StreamResponse:
+        pod = self._running(target)
         if request.method != "GET" or request.headers.get("Upgrade", "").lower() != "websocket":
-            return status(
-                400,
-                "BadRequest",
-                f"the demo cluster forwards ports over a WebSocket with {portforward.PROTOCOL} only",
+            raise bad_request(
+                f"the demo cluster forwards ports over a WebSocket with {portforward.PROTOCOL} only"
             )
+        if self._release >= _BOTH_VERBS:
+            self._authorize(user, target, requests.attributes("POST", target, {}))
+        self._faults.check_upgrade()
         if not portforward.offers_protocol(request):
-            return status(403, "Forbidden", f"unable to upgrade: only {portforward.PROTOCOL} is known here")
+            message = f"unable to upgrade: only {portforward.PROTOCOL} is known here"
+            raise Refused(403, "Forbidden", message)
         try:
             ports = portforward.wanted_ports(request)
         except ValueError as error:
-            return status(400, "BadRequest", str(error))
-        return await portforward.serve(request, pod, ports)
+            raise bad_request(str(error)) from None
+        return await self._forward_to(request, pod, ports)
+
+
+def _selected(request: web.Request) -> Callable[[Json], bool]:
+    try:
+        return selector(request.query.get("labelSelector", ""), request.query.get("fieldSelector", ""))
+    except ValueError as error:
+        raise bad_request(str(error)) from None
+
+
+def _seconds(request: web.Request) -> float:
+    try:
+        return float(request.query.get("timeoutSeconds") or _WATCH_TIMEOUT)
+    except ValueError as error:
+        raise bad_request(f"timeoutSeconds: {error}") from None
 
 
 def _text(lines: list[LogLine], *, stamped: bool) -> bytes:
@@ -267,105 +341,21 @@ def _text(lines: list[LogLine], *, stamped: bool) -> bytes:
     ).encode()
 
 
-def _not_found(target: Target) -> web.Response:
-    return status(404, "NotFound", f'{target.kind.plural} "{target.name}" not found')
+def release_of(text: str) -> tuple[int, int]:
+    """Return the major and minor version in Kubernetes' own, v1.33.4-eks-3abbec1 or so."""
+    found = re.match(r"v(\d+)\.(\d+)", text)
+    if found is None:
+        raise ValueError(f"{text!r} is no version of Kubernetes")
+    return int(found[1]), int(found[2])
 
 
-def _target(parts: list[str]) -> Target | None:
-    """Take a path apart: api/v1/… or apis/GROUP/VERSION/…, then [namespaces/NS/]PLURAL[/NAME[/SUBRESOURCE]]."""
-    depth = {"api": 2, "apis": 3}.get(parts[0], len(parts))
-    group_version, rest = "/".join(parts[1:depth]), parts[depth:]
-    namespace = ""
-    if rest[:1] == ["namespaces"] and len(rest) > 2 and rest[2] not in ("status", "finalize"):
-        namespace, rest = rest[1], rest[2:]
-    for kind in KINDS:
-        if rest and (kind.group_version, kind.plural) == (group_version, rest[0]) and len(rest) <= 3:
-            _, name, subresource, *_ = (*rest, "", "")
-            return Target(kind, namespace, name, subresource)
-    return None
-
-
-def _discovery(parts: list[str]) -> dict[str, Any] | None:
-    """Answer a discovery path; None if it is none."""
-    match parts:
-        case ["api"]:
-            return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
-        case ["apis"]:
-            return {
-                "kind": "APIGroupList",
-                "apiVersion": "v1",
-                "groups": [_group(name) for name in _group_names()],
-            }
-        case ["api", "v1"]:
-            return _resources("v1")
-        case ["apis", group] if group in _group_names():
-            return {"kind": "APIGroup", "apiVersion": "v1", **_group(group)}
-        case ["apis", group, "v1"] if group in _group_names():
-            return _resources(f"{group}/v1")
-    return None
-
-
-def _group_names() -> list[str]:
-    groups = dict.fromkeys(
-        kind.group_version.partition("/")[0] for kind in KINDS if "/" in kind.group_version
-    )
-    return [*groups, "authorization.k8s.io"]
-
-
-def _group(name: str) -> dict[str, Any]:
-    version = {"groupVersion": f"{name}/v1", "version": "v1"}
-    return {"name": name, "versions": [version], "preferredVersion": version}
-
-
-def _resources(group_version: str) -> dict[str, Any]:
-    resources = [kind.resource for kind in KINDS if kind.group_version == group_version]
-    if group_version == "v1":
-        for name, verbs in (("pods/log", ["get"]), ("pods/portforward", ["create", "get"])):
-            kind = "Pod" if name == "pods/log" else "PodPortForwardOptions"
-            resources.append(
-                {"name": name, "singularName": "", "namespaced": True, "kind": kind, "verbs": verbs}
-            )
-    if group_version == "authorization.k8s.io/v1":
-        review = Kind(
-            group_version, "selfsubjectaccessreviews", "SelfSubjectAccessReview", False, verbs=("create",)
-        )
-        resources.append(review.resource)
+def version(text: str) -> dict[str, str]:
+    """Return the answer to `/version`."""
+    major, minor = release_of(text)
     return {
-        "kind": "APIResourceList",
-        "apiVersion": "v1",
-        "groupVersion": group_version,
-        "resources": resources,
-    }
-
-
-async def _review(request: web.Request, identity: Identity) -> web.Response:
-    """Answer "may I?" by the rules of `_serve`."""
-    if request.content_type != "application/json":
-        return status(415, "UnsupportedMediaType", "the demo cluster reads JSON only")
-    try:
-        asked = (await request.json())["spec"].get("resourceAttributes", {})
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return status(400, "BadRequest", "no SelfSubjectAccessReview")
-    if (asked.get("resource"), asked.get("subresource")) == ("pods", "portforward"):
-        allowed = identity.may_forward and asked.get("verb") in ("get", "create")
-    else:
-        allowed = asked.get("verb") in ("get", "list", "watch")
-    body = {
-        "kind": "SelfSubjectAccessReview",
-        "apiVersion": "authorization.k8s.io/v1",
-        "metadata": {},
-        "spec": {"resourceAttributes": asked},
-        "status": {"allowed": allowed},
-    }
-    return web.json_response(body, status=201)
-
-
-def _version() -> dict[str, str]:
-    major, minor, _ = objects.VERSION.removeprefix("v").split(".")
-    return {
-        "major": major,
-        "minor": minor,
-        "gitVersion": f"{objects.VERSION}+telemagic-demo",
+        "major": str(major),
+        "minor": str(minor),
+        "gitVersion": text,
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "",

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from telehelper.errors import HelperError, HelperLost, UsageError, from_wire
+from telehelper.errors import HelperError, HelperLost, UsageError
 
-from telemagic.demo import control, lock, namespaces, plan
+from telemagic.demo import control, launching, lock, namespaces
 from telemagic.paths import runtime_dir
 
 if TYPE_CHECKING:
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
 NAMESPACE: Final = "shop"
 _PREFIX: Final = "demo-"
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
-_ASK_TIMEOUT: Final = 15.0  # seconds; the daemon answers in milliseconds unless the machine is very busy
 _GONE_TIMEOUT: Final = 15.0  # seconds; PostgreSQL and the pods get two to end politely
 _POLL: Final = 0.02  # seconds
 
@@ -66,6 +62,10 @@ class Demo:
         How to reach it.
     viewer_kubeconfig
         The same for a user who may look but not forward ports.
+    namespaced_kubeconfig
+        The same for a user with rights in the shop's namespace alone, and to forward ports of the manager.
+    token_file
+        Has the first kubeconfig's token, also after :meth:`renew_token`.
     port
         Of 127.0.0.1, where the API server listens.
     """
@@ -75,6 +75,8 @@ class Demo:
         self.directory = directory
         self.kubeconfig = directory / "kubeconfig"
         self.viewer_kubeconfig = directory / "viewer.kubeconfig"
+        self.namespaced_kubeconfig = directory / "namespaced.kubeconfig"
+        self.token_file = directory / "token"
         self.context = name
         self.namespace = NAMESPACE
         self._connection = connection
@@ -112,6 +114,32 @@ class Demo:
         fd: int = answer["fd"]
         os.set_inheritable(fd, False)
         return fd
+
+    def fault(self, name: str, **options: str | float) -> None:
+        """Break something on purpose; :mod:`telemagic.demo.faults` has the names.
+
+        Parameters
+        ----------
+        name
+            Of the fault; `clear` ends all of them.
+        options
+            `seconds`, after which it ends by itself; `verb` and `resource` of `forbid`, `app` of `pod-deleted`.
+
+        Raises
+        ------
+        HelperLost
+            The demo has ended.
+        UsageError
+            There is no such fault, or it needs other options.
+        """
+        answer = self._ask("fault", name=name, options=options)
+        if "error" in answer:
+            raise UsageError(answer["error"], hint="telemagic help demo")
+
+    def renew_token(self) -> str:
+        """Let every user have a new token, write it into the kubeconfigs and `token_file`, and return the admin's."""
+        self.fault("token-renewed")
+        return self.token_file.read_text()
 
     def is_last_owner(self) -> bool:
         """Tell whether the demo ends when this object, made with `owned`, is closed."""
@@ -156,7 +184,14 @@ class Demo:
         return answer
 
 
-def ensure(*, name: str = "demo", owned: bool = False, ipv4_only: bool = False) -> Demo:
+def ensure(
+    *,
+    name: str = "demo",
+    owned: bool = False,
+    ipv4_only: bool = False,
+    like: str = "",
+    no_manager: bool = False,
+) -> Demo:
     """Make sure that a demo cluster is up, and that its API server is reachable from here.
 
     Parameters
@@ -167,26 +202,40 @@ def ensure(*, name: str = "demo", owned: bool = False, ipv4_only: bool = False) 
         Start it so that it ends with the last owner, of whom the result is one. An unowned one stays until
         :func:`down`. Asking for an unowned one makes an owned one stay, too.
     ipv4_only
-        Start it as a cluster without IPv6, as many are. One that is up stays as it is.
+        Start it as a cluster without IPv6, as many are. One that is up stays as it is, here and below.
+    like
+        Let it show its networks as this kind of cluster does: one of :data:`telemagic.demo.likeness.KINDS`.
+    no_manager
+        Start it without a manager, and without the namespace for one.
 
     Raises
     ------
     HelperMissing
         The machine lacks something: user namespaces, PostgreSQL.
     UsageError
-        The name cannot be one.
+        The name cannot be one, or there is no such kind.
     """
+    from telemagic.demo.likeness import KINDS
+
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} cannot be a demo's name", hint="use lower-case letters, digits and dashes"
         )
+    if like and like not in KINDS:
+        raise UsageError(f"no demo can be like {like!r}", hint=f"there are: {', '.join(KINDS)}")
+    options = [*(["--owned"] if owned else []), *(["--ipv4-only"] if ipv4_only else [])]
+    options += [*(["--like", like] if like else []), *(["--no-manager"] if no_manager else [])]
+    return _hold_or_start(name, options, owned=owned)
+
+
+def _hold_or_start(name: str, options: list[str], *, owned: bool) -> Demo:
     directory = runtime_dir() / f"{_PREFIX}{name}"
     for last in (False, True):
         with lock.held(directory.parent):
-            connection = control.connect(directory, _ASK_TIMEOUT)
+            connection = control.connect(directory, launching.ASK_TIMEOUT)
             if connection is None:
-                options = [*(["--owned"] if owned else []), *(["--ipv4-only"] if ipv4_only else [])]
-                connection = _start(name, directory, options)
+                used = [IPv4Network(found["slot"]) for found in _others(directory)]
+                connection = launching.start(name, directory, options, used)
             answer = control.ask(connection, "status")
             if answer is not None:
                 demo = Demo(name, directory, connection, answer["port"])
@@ -216,7 +265,7 @@ def down(name: str = "demo") -> bool:
         False if it was not up.
     """
     directory = runtime_dir() / f"{_PREFIX}{name}"
-    connection = control.connect(directory, _ASK_TIMEOUT)
+    connection = control.connect(directory, launching.ASK_TIMEOUT)
     if connection is None:
         status()  # which removes what a dead one has left
         return False
@@ -224,6 +273,22 @@ def down(name: str = "demo") -> bool:
         control.ask(connection, "stop")
     _wait_gone(directory)
     return True
+
+
+def find(name: str = "demo") -> Demo:
+    """Find a demo cluster that is up, without holding it.
+
+    Raises
+    ------
+    HelperLost
+        It is not up.
+    """
+    directory = runtime_dir() / f"{_PREFIX}{name}"
+    connection = control.connect(directory, launching.ASK_TIMEOUT)
+    answer = None if connection is None else control.ask(connection, "status")
+    if connection is None or answer is None:
+        raise HelperLost(f"the demo cluster {name} is not up", hint="start it: telemagic demo up")
+    return Demo(name, directory, connection, answer["port"])
 
 
 def status() -> list[DemoStatus]:
@@ -263,7 +328,7 @@ def wait_gone(demo: Demo) -> None:
 
 
 def _status_of(directory: Path) -> dict[str, Any] | None:
-    connection = control.connect(directory, _ASK_TIMEOUT)
+    connection = control.connect(directory, launching.ASK_TIMEOUT)
     if connection is None:
         return None
     with connection:
@@ -289,50 +354,7 @@ def _wait_gone(directory: Path) -> None:
         time.sleep(_POLL)
 
 
-def _start(name: str, directory: Path, options: Iterable[str]) -> socket.socket:
-    """Start a daemon, and return a connection to it. The lock is held."""
-    import shutil
-
-    shutil.rmtree(directory, ignore_errors=True)
-    used = [IPv4Network(found["slot"]) for found in _others(directory)]
-    addresses = plan.choose([*used, *plan.routed_networks()])
-    directory.mkdir(mode=0o700)
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        command = [
-            *(
-                sys.executable,
-                "-P",
-                "-m",
-                "telemagic.demo.daemon",
-                "--name",
-                name,
-                "--directory",
-                str(directory),
-            ),
-            *("--slot", str(addresses.slot), "--listener", str(listener.fileno())),
-            *("--network", namespaces.network_identity(), *options),
-        ]
-        launched = subprocess.run(  # noqa: S603 - our own module with our own arguments
-            command, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, capture_output=True, check=False
-        )
-    answer = json.loads(launched.stdout or "{}")
-    if "slug" in answer:
-        raise from_wire(answer["slug"], answer["message"], answer["hint"], {})
-    connection = control.connect(directory, _ASK_TIMEOUT) if answer else None
-    if connection is None:
-        why = launched.stderr.decode(errors="replace").strip().splitlines() or _log_of(directory)
-        raise HelperError(f"the demo cluster does not start: {why[-1] if why else 'no reason given'}")
-    return connection
-
-
 def _others(directory: Path) -> Iterable[dict[str, Any]]:
     for other in directory.parent.glob(f"{_PREFIX}*"):
         if other != directory and (answer := _status_of(other)) is not None:
             yield answer
-
-
-def _log_of(directory: Path) -> list[str]:
-    try:
-        return (directory / "daemon.log").read_text(errors="replace").strip().splitlines()
-    except FileNotFoundError:
-        return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import base64
 import os
 import secrets
 import socket
@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from telemagic.demo import namespaces, network, objects, workload
-from telemagic.demo.kubelet import Kubelet, Pod
-from telemagic.demo.store import KINDS, Store
+from telemagic.demo import likeness, objects, rights, workload
+from telemagic.demo.controllers import Controllers, is_live, is_ready
+from telemagic.demo.faults import Faults
+from telemagic.demo.kinds import KIND, Kinds
+from telemagic.demo.node import Node, complain
+from telemagic.demo.store import Store
 
 if TYPE_CHECKING:
     import ssl
@@ -22,13 +25,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from telemagic.demo.apiserver import ApiServer
+    from telemagic.demo.breaking import Breaker
     from telemagic.demo.plan import AddressPlan
+    from telemagic.demo.rbac import User
 
+Json = dict[str, Any]
 NAMESPACE: Final = "shop"
-_NAMESPACES: Final = ("default", "kube-system", NAMESPACE, "telemagic")
+TOKEN_FILE: Final = "token"  # noqa: S105 - a file's name
 _START_TIMEOUT: Final = 60.0  # seconds; takes about 3 on two quiet cores
 _NODE_API_PORT: Final = 6443
-_KIND: Final = {kind.plural: kind for kind in KINDS}
 
 
 class Cluster:
@@ -44,20 +49,40 @@ class Cluster:
         The addresses.
     port
         Where clients find the API server, on 127.0.0.1.
+    like
+        Of which kind it is to look; one of `likeness.KINDS`, or nothing.
+    has_manager
+        Whether it starts with the namespace `telemagic` and a manager in it.
     """
 
-    def __init__(self, name: str, directory: Path, plan: AddressPlan, port: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        plan: AddressPlan,
+        port: int,
+        *,
+        like: str = "",
+        has_manager: bool = True,
+    ) -> None:
         self.plan = plan
+        self._faults = Faults()
         self._name = name
         self._directory = directory
         self._port = port
         self._created = time.time()
-        self._workload = workload.build(plan, directory / "state")
-        self._pods = [Pod(spec, namespaces.new_network()) for spec in self._workload.pods]
+        self._looks = likeness.likeness(like, plan) if like else likeness.Likeness(objects.VERSION)
+        self._version = self._looks.version if like else f"{objects.VERSION}+telemagic-demo"
+        self._has_manager = has_manager
+        self._tokens: dict[str, User] = {}
         self._store = Store()
-        self._kubelet = Kubelet(self._publish)
+        self._controllers = Controllers(self._store, plan)
+        self._node = Node(self._store, plan, directory / "state", self._tokens, self._looks.pod)
         self._api: ApiServer | None = None
+        self._breaker: Breaker | None = None
         self._tls: ssl.SSLContext | None = None
+        self._ca_pem = b""
+        self._following: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Bring everything up; returns when all pods are ready.
@@ -67,36 +92,50 @@ class Cluster:
         HelperMissing
             A pod does not get ready.
         """
-        connected = asyncio.get_running_loop().create_future()
-        for pod in self._pods:
-            self._kubelet.start(pod, connected)
-        await self._connect()
         self._fill()
-        await self._serve()
-        connected.set_result(None)
-        await self._kubelet.wait_ready(self._pods, _START_TIMEOUT)
+        self._controllers.reconcile()
+        up = self._node.start()
+        self._node.sync()
+        await self._serve(up)
+        self._node.let_in(self._ca_pem)
+        self._following = asyncio.create_task(self._follow())
+        self._following.add_done_callback(complain)
+        await self._node.wait_ready(_START_TIMEOUT)
+        self._controllers.reconcile()
 
     async def close(self) -> None:
         """End all pods and connections."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        if self._breaker is not None:
+            await self._breaker.close()
         if self._api is not None:
             await self._api.close()
-        await self._kubelet.close()
-        for pod in self._pods:
-            os.close(pod.network)
+        await self._node.close()
 
     async def listen(self, listener: socket.socket) -> Callable[[], Awaitable[None]]:
         """Serve the API on one more socket; what is returned stops that."""
-        assert self._api is not None  # noqa: S101 - start() made both; for mypy
-        assert self._tls is not None  # noqa: S101
-        site = await self._api.listen(listener, self._tls)
-        return site.stop
+        assert self._api is not None  # noqa: S101 - start() made it; for mypy
+        listeners = self._api.listeners
+        added = await self._api.listen(listener, self._tls)
+
+        async def stop() -> None:
+            await listeners.remove(added)
+
+        return stop
 
     def status(self) -> dict[str, Any]:
         """Return what `telemagic demo status` shows."""
+        pods = [pod for pod in self._store.list(KIND["pods"]) if is_live(pod)]
         return {
             "pid": os.getpid(),
             "started": self._created,
-            "pods": {f"{pod.spec.namespace}/{pod.spec.name}": pod.ready for pod in self._pods},
+            "pods": {
+                f"{pod['metadata']['namespace']}/{pod['metadata']['name']}": is_ready(pod)
+                for pod in pods
+                if not pod["spec"].get("hostNetwork")
+            },
             "slot": str(self.plan.slot),
             "pod_cidr": ",".join(map(str, self.plan.pods)),
             "service_cidr": ",".join(map(str, self.plan.services)),
@@ -105,61 +144,69 @@ class Cluster:
 
     def network_of(self, app: str) -> int:
         """Return the descriptor of the network namespace of an app's pod, still ours; KeyError if there is none."""
-        return {pod.spec.app: pod.network for pod in self._pods}[app]
+        return self._node.network_of(app)
 
-    async def _connect(self) -> None:
-        plugs = [
-            network.PodNetwork(
-                pod.network, [*pod.spec.addresses, *self._workload.service_addresses(pod.spec)]
-            )
-            for pod in self._pods
-        ]
-        silent = [
-            address
-            for service in self._workload.services
-            if not service.app and service.name != "kubernetes"
-            for address in service.addresses
-        ]
-        own = [*self.plan.nodes, *self.plan.service(1)[:1]]
-        await asyncio.to_thread(functools.partial(network.build, own, plugs, silent))
+    async def fault(self, name: str, options: dict[str, Any]) -> None:
+        """Break something, or mend it; ValueError with a message for the user if that cannot be."""
+        assert self._breaker is not None  # noqa: S101 - start() made it; for mypy
+        await self._breaker.do(name, options)
 
-    async def _serve(self) -> None:
-        # Late, because these two take longer to load than the first pods need to get going.
-        from telemagic.demo.apiserver import ApiServer, Identity
+    async def _follow(self) -> None:
+        """Let everything follow the store."""
+        version = 0
+        while True:
+            if version == self._store.version:
+                await self._store.wait()
+            version = self._store.version
+            self._controllers.reconcile()
+            self._node.sync()
+            await self._node.route()
+
+    async def _serve(self, up: asyncio.Task[None]) -> None:
+        # Late, because these take longer to load than the first pods need to get going.
+        from telemagic.demo.apiserver import ApiServer
+        from telemagic.demo.breaking import Breaker
         from telemagic.demo.certificates import Authority
 
-        user, viewer, manager = (secrets.token_urlsafe(32) for _ in range(3))
         # The API server has IPv4 only, as its service; pods of both families reach it.
         node, service = self.plan.nodes[0], self.plan.service(1)[0]
         authority = Authority(["demo"], [node, service])
         self._tls = authority.server_context(self._directory / "state")
-        pods = {(pod.spec.namespace, pod.spec.name): pod for pod in self._pods}
-        account = "system:serviceaccount:telemagic:telemagic-manager"
+        self._ca_pem = authority.ca_pem
         self._api = ApiServer(
             self._store,
-            pods,
-            {
-                user: Identity("demo-user", may_forward=True),
-                viewer: Identity("demo-viewer", may_forward=False),
-                manager: Identity(account, may_forward=False),
-            },
+            self._node.pods,
+            self._tokens,
+            version=self._version,
+            services=self.plan.services,
+            missing=self._looks.missing,
+            faults=self._faults,
         )
+        self._breaker = Breaker(self._faults, self._api, self._node, self._expire_tokens, self._renew_tokens)
         await self._api.start()
+        await up
         for address, port in ((service, 443), (node, _NODE_API_PORT)):
             await self.listen(socket.create_server((str(address), port), backlog=128))
-        mounted = self._directory / "state" / "manager"
-        (mounted / "token").write_text(manager)
-        (mounted / "namespace").write_text("telemagic")
-        (mounted / "ca.crt").write_bytes(authority.ca_pem)
-        self._write_kubeconfig("kubeconfig", "demo-user", user, authority.ca_pem)
-        self._write_kubeconfig("viewer.kubeconfig", "demo-viewer", viewer, authority.ca_pem)
+        self._renew_tokens()
 
-    def _write_kubeconfig(self, file: str, user: str, token: str, ca_pem: bytes) -> None:
-        import base64
+    def _renew_tokens(self) -> None:
+        """Give every user a new token, and write it where they look for it; the ones before stay what they are."""
+        for file, user in rights.KUBECONFIGS.items():
+            token = secrets.token_urlsafe(32)
+            self._tokens[token] = user
+            self._write_kubeconfig(file, user.name, token)
+            if user == rights.ADMIN:
+                self._write(TOKEN_FILE, token)
 
+    def _expire_tokens(self) -> None:
+        """Forget the tokens that users have, until the fault is cleared."""
+        users = {*rights.KUBECONFIGS.values()}
+        self._faults.expired |= {token for token, user in self._tokens.items() if user in users}
+
+    def _write_kubeconfig(self, file: str, user: str, token: str) -> None:
         server = {
             "server": f"https://127.0.0.1:{self._port}",
-            "certificate-authority-data": base64.b64encode(ca_pem).decode(),
+            "certificate-authority-data": base64.b64encode(self._ca_pem).decode(),
         }
         context = {"cluster": self._name, "user": user, "namespace": NAMESPACE}
         body = {
@@ -170,35 +217,48 @@ class Cluster:
             "contexts": [{"name": self._name, "context": context}],
             "users": [{"name": user, "user": {"token": token}}],
         }
-        path = self._directory / file
-        path.touch(mode=0o600)
-        path.write_text(yaml.safe_dump(body, sort_keys=False))
+        self._write(file, yaml.safe_dump(body, sort_keys=False))
+
+    def _write(self, file: str, text: str) -> None:
+        """Replace a private file as a whole: somebody may be reading it."""
+        fresh = self._directory / f".{file}.new"
+        fresh.touch(mode=0o600)
+        fresh.write_text(text)
+        fresh.replace(self._directory / file)
 
     def _fill(self) -> None:
-        created, put = self._created, self._store.put
-        for name in _NAMESPACES:
-            put(_KIND["namespaces"], objects.namespace_object(name, created))
-            put(_KIND["serviceaccounts"], objects.service_account(name, "default", created))
-        put(_KIND["serviceaccounts"], objects.service_account("telemagic", "telemagic-manager", created))
-        put(_KIND["nodes"], objects.node(self.plan, created))
-        put(_KIND["servicecidrs"], objects.service_cidr(self.plan, created))
-        for service in self._workload.services:
-            put(_KIND["services"], objects.service_object(service, self.plan, created))
-            self._publish_endpoints(service)
-        for pod in self._pods:
-            self._publish(pod)
+        """Put everything into the store that is there from the start."""
+        names = ["default", "kube-system", NAMESPACE]
+        items: list[Json] = [
+            {
+                "apiVersion": "v1",
+                "kind": "Node",
+                **objects.node(self.plan, self._created, self._looks.version),
+            },
+        ]
+        items[0] = self._looks.node(items[0])
+        if self._has_manager:
+            names.append(rights.MANAGER_NAMESPACE)
+            metadata = {"name": rights.MANAGER_ACCOUNT, "namespace": rights.MANAGER_NAMESPACE}
+            items.append({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+        for name in names:
+            named = objects.namespace_object(name, self._created)
+            items.append({"apiVersion": "v1", "kind": "Namespace", **named})
+        cidr = objects.service_cidr(self.plan, self._created)
+        items.append({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", **cidr})
+        items += workload.services(self.plan)
+        items += workload.deployments(has_manager=self._has_manager)
+        items += self._looks.objects
+        for item in items:
+            self._put(item)
+        for item in rights.objects(self._kinds(), NAMESPACE, has_manager=self._has_manager):
+            self._put(item)
 
-    def _publish(self, pod: Pod) -> None:
-        self._store.put(_KIND["pods"], objects.pod_object(pod, self.plan, self._created))
-        deployment, replica_set = objects.controllers(pod, self._created)
-        self._store.put(_KIND["deployments"], deployment)
-        self._store.put(_KIND["replicasets"], replica_set)
-        for service in self._workload.services:
-            if (service.app, service.namespace) == (pod.spec.app, pod.spec.namespace):
-                self._publish_endpoints(service)
+    def _put(self, item: Json) -> None:
+        found = item["metadata"]
+        made = objects.metadata(found["name"], found.get("namespace", ""), self._created, kind=item["kind"])
+        del made["kind"]
+        self._store.put(self._kinds().of(item), {**item, "metadata": {**made, **found}})
 
-    def _publish_endpoints(self, service: workload.ServiceSpec) -> None:
-        flat, slices = objects.endpoints(service, self._pods, self.plan, self._created)
-        self._store.put(_KIND["endpoints"], flat)
-        for sliced in slices:
-            self._store.put(_KIND["endpointslices"], sliced)
+    def _kinds(self) -> Kinds:
+        return Kinds((), lambda: self._store.list(KIND["customresourcedefinitions"]))

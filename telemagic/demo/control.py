@@ -9,6 +9,7 @@ status                                    see :meth:`ControlServer`
 attach    network, owner, keep            served: whether the API server listens in that network namespace
 listen    network, and a descriptor       {} once the socket, bound in that network namespace, is served
 network   app                             {}, and a descriptor of the network namespace of that app's pod
+fault     name, options                   {} when it has been done; see :mod:`telemagic.demo.faults`
 stop                                      {} and then the end of the daemon
 ========  ==============================  ====================================================================
 
@@ -91,6 +92,8 @@ class ControlServer:
         The answer to `status`, a JSON object.
     network
         Gives a descriptor of the network namespace of an app's pod; KeyError if there is no such app.
+    fault
+        Breaks something on purpose; ValueError if that cannot be.
     owned
         End with the last owner, or ten seconds after the start if none came.
     on_end
@@ -104,6 +107,7 @@ class ControlServer:
         *,
         status: Callable[[], dict[str, Any]],
         network: Callable[[str], int],
+        fault: Callable[[str, dict[str, Any]], Awaitable[None]],
         owned: bool,
         on_end: Callable[[], None],
     ) -> None:
@@ -111,6 +115,7 @@ class ControlServer:
         self._listen = listen
         self._status = status
         self._network = network
+        self._fault = fault
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._connections: set[asyncio.Task[None]] = set()
@@ -204,6 +209,12 @@ class ControlServer:
             case {"op": "network", "app": str(app)}:
                 with contextlib.suppress(KeyError):
                     return {"fd": self._network(app)}
+            case {"op": "fault", "name": str(name), "options": dict(options)}:
+                try:
+                    await self._fault(name, options)
+                except ValueError as error:
+                    return {"error": str(error)}
+                return {}
             case {"op": "stop"}:
                 return {"ending": True}
         for unexpected in sockets:

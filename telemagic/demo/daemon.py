@@ -43,6 +43,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--network", required=True, help="identity of the listener's network namespace")
     parser.add_argument("--owned", action="store_true", help="end with the last owner")
     parser.add_argument("--ipv4-only", action="store_true", help="be a cluster without IPv6")
+    parser.add_argument("--like", default="", help="look like a cluster of this kind")
+    parser.add_argument("--no-manager", action="store_true", help="start without one")
     return parser.parse_args()
 
 
@@ -184,13 +186,21 @@ async def _serve(options: argparse.Namespace, report: Report) -> None:
     cluster: Cluster | None = None
     try:
         addresses = AddressPlan(options.slot, ipv6=not options.ipv4_only and network.has_ipv6())
-        cluster = Cluster(options.name, options.directory, addresses, listener.getsockname()[1])
+        cluster = Cluster(
+            options.name,
+            options.directory,
+            addresses,
+            listener.getsockname()[1],
+            like=options.like,
+            has_manager=not options.no_manager,
+        )
         await cluster.start()
         control = ControlServer(
             options.directory,
             cluster.listen,
             status=cluster.status,
             network=cluster.network_of,
+            fault=cluster.fault,
             owned=options.owned,
             on_end=ending.set,
         )

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final
 from telehelper.errors import HelperMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from telemagic.demo.workload import Command, PodSpec
+    from telemagic.demo.programs import Command, PodSpec
 
 _LOG_LINES: Final = 10_000  # per pod; older ones are dropped
 _FIRST_BACKOFF: Final = 0.5  # seconds; a kubelet begins with 10, nobody wants to wait for that here
@@ -71,14 +71,22 @@ class Kubelet:
 
     def __init__(self, on_change: Callable[[Pod], None]) -> None:
         self._on_change = on_change
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[int, asyncio.Task[None]] = {}  # by the descriptor of the pod's network
         self._processes: dict[int, asyncio.subprocess.Process] = {}
 
-    def start(self, pod: Pod, after: asyncio.Future[None]) -> None:
+    def start(self, pod: Pod, after: Awaitable[None]) -> None:
         """Prepare a pod at once, and run its container once `after` is done (the network is there)."""
-        self._tasks.append(asyncio.create_task(self._supervise(pod, after), name=pod.spec.name))
+        self._tasks[pod.network] = asyncio.create_task(self._supervise(pod, after), name=pod.spec.name)
 
-    async def wait_ready(self, pods: list[Pod], seconds: float) -> None:
+    async def stop(self, pod: Pod) -> None:
+        """End a pod's process, politely at first, and its supervision; returns when nothing of it runs."""
+        task, process = self._tasks.pop(pod.network), self._processes.get(pod.network)
+        if process is not None:
+            await _end([process])  # and the task reads what it says until then
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def wait_ready(self, pods: Iterable[Pod], seconds: float) -> None:
         """Wait until all of the pods are ready.
 
         Raises
@@ -104,39 +112,31 @@ class Kubelet:
         for line in pod.log:
             print(f"{pod.spec.name}: {line.text}", file=sys.stderr)  # noqa: T201 - the daemon's own log
         return HelperMissing(
-            f"the demo's {pod.spec.app} does not start: {pod.last_words()}",
+            f"the demo's {pod.spec.name} does not start: {pod.last_words()}",
             hint="look at the whole log: set TELEMAGIC_DEMO_LOG to a file and try again",
         )
 
     async def close(self) -> None:
         """End all processes, politely at first."""
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        processes = list(self._processes.values())
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-        try:
-            async with asyncio.timeout(_GRACE):
-                await asyncio.gather(*(process.wait() for process in processes))
-        except TimeoutError:
-            for process in processes:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _end(list(self._processes.values()))
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _supervise(self, pod: Pod, after: asyncio.Future[None]) -> None:
-        for command in pod.spec.prepare:
+    async def _supervise(self, pod: Pod, after: Awaitable[None]) -> None:
+        program = pod.spec.program
+        for command in program.prepare:
             if status := await self._run(pod, command, None):
                 pod.phase = "Failed"
                 pod.last_exit = status
                 self._publish(pod)
                 return
-        await asyncio.shield(after)
+        await after
         backoff = _FIRST_BACKOFF
         while True:
             began = time.monotonic()
-            pod.last_exit = await self._run(pod, pod.spec.command, pod.network)
+            pod.last_exit = await self._run(pod, program.command, pod.network)
             pod.ready, pod.pid = False, 0
             self._publish(pod)
             backoff = _FIRST_BACKOFF if time.monotonic() - began > _STEADY else backoff
@@ -154,7 +154,7 @@ class Kubelet:
             pass_fds=() if network is None else (network,),
             env={**os.environ, **pod.spec.environment},
         )
-        self._processes[process.pid] = process
+        self._processes[pod.network] = process
         if network is not None:
             pod.phase, pod.pid, pod.started = "Running", process.pid, time.time()
             self._publish(pod)
@@ -164,7 +164,7 @@ class Kubelet:
             await feeding
             return await process.wait()
         finally:
-            self._processes.pop(process.pid, None)
+            self._processes.pop(pod.network, None)
 
     async def _collect(self, pod: Pod, process: asyncio.subprocess.Process, *, watching: bool) -> None:
         assert process.stdout is not None  # noqa: S101 - asked for above; for mypy
@@ -177,13 +177,26 @@ class Kubelet:
                 return
             text = line.decode(errors="replace").rstrip("\n")
             pod.note(text)
-            if watching and not pod.ready and re.search(pod.spec.ready_line, text):
+            if watching and not pod.ready and re.search(pod.spec.program.ready_line, text):
                 pod.ready = True
                 self._publish(pod)
 
     def _publish(self, pod: Pod) -> None:
         self._on_change(pod)
         pod.wake()
+
+
+async def _end(processes: Sequence[asyncio.subprocess.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+    try:
+        async with asyncio.timeout(_GRACE):
+            await asyncio.gather(*(process.wait() for process in processes))
+    except TimeoutError:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
 
 
 async def _feed(stdin: asyncio.StreamWriter | None, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The demo cluster's DNS server: what Kubernetes' DNS specification 1.1.0 says, for a cluster that never changes.
+"""The demo cluster's DNS server: what Kubernetes' DNS specification 1.1.0 says, of a file that follows the cluster.
 
 Authoritative for the cluster domain and for the reverse names of the cluster's addresses; anything else is refused,
 because there is nobody to forward it to.
@@ -153,13 +153,36 @@ class Zone:
         return any(address in network for network in self._reverse)
 
 
+class ZoneFile:
+    """The zone in a file that is replaced when the cluster changes; looked at with every question.
+
+    Parameters
+    ----------
+    path
+        JSON as :class:`Zone` takes it. It must be replaced as a whole, by renaming.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = (0, 0)
+        self._zone: Zone | None = None
+
+    def zone(self) -> Zone:
+        """Return the present zone."""
+        found = self._path.stat()
+        if self._zone is None or self._seen != (found.st_ino, found.st_mtime_ns):
+            self._seen = (found.st_ino, found.st_mtime_ns)
+            self._zone = Zone(json.loads(self._path.read_text()))
+        return self._zone
+
+
 def _dashed(address: str) -> str:
     return address.replace(".", "-").replace(":", "-")
 
 
 class _Udp(asyncio.DatagramProtocol):
-    def __init__(self, zone: Zone) -> None:
-        self._zone = zone
+    def __init__(self, file: ZoneFile) -> None:
+        self._file = file
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -167,17 +190,17 @@ class _Udp(asyncio.DatagramProtocol):
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
-        reply = self._zone.answer(data, limit=_UDP_LIMIT)
+        reply = self._file.zone().answer(data, limit=_UDP_LIMIT)
         if reply is not None and self._transport is not None:
             self._transport.sendto(reply, addr)
 
 
-async def _serve_tcp(zone: Zone, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _serve_tcp(file: ZoneFile, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while True:
             async with asyncio.timeout(_TCP_IDLE):
                 (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-                reply = zone.answer(await reader.readexactly(length))
+                reply = file.zone().answer(await reader.readexactly(length))
                 if reply is None:
                     return
                 writer.write(_LENGTH.pack(len(reply)) + reply)
@@ -188,16 +211,16 @@ async def _serve_tcp(zone: Zone, reader: asyncio.StreamReader, writer: asyncio.S
         writer.close()
 
 
-async def serve(zone: Zone, port: int, addresses: Sequence[str]) -> None:
+async def serve(file: ZoneFile, port: int, addresses: Sequence[str]) -> None:
     """Serve until cancelled; prints ``ready`` once the ports are open.
 
     One UDP socket per address, so that an answer leaves from the address that was asked.
     """
     loop = asyncio.get_running_loop()
     for address in addresses:
-        await loop.create_datagram_endpoint(lambda: _Udp(zone), local_addr=(address, port))
+        await loop.create_datagram_endpoint(lambda: _Udp(file), local_addr=(address, port))
     # None: all addresses of its own pod, of both families
-    server = await asyncio.start_server(lambda reader, writer: _serve_tcp(zone, reader, writer), None, port)
+    server = await asyncio.start_server(lambda reader, writer: _serve_tcp(file, reader, writer), None, port)
     print(f"ready dns={port}", flush=True)  # noqa: T201 - the kubelet waits for this line
     async with server:
         await server.serve_forever()
@@ -210,8 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--address", action="append", help="where to listen for UDP; may repeat")
     parser.add_argument("zone", type=Path, help="the cluster's description, JSON")
     options = parser.parse_args(arguments)
-    zone = Zone(json.loads(options.zone.read_text()))
-    asyncio.run(serve(zone, options.port, options.address or ["127.0.0.1"]))
+    asyncio.run(serve(ZoneFile(options.zone), options.port, options.address or ["127.0.0.1"]))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -10,58 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from telemagic.demo.kinds import Kind
+
     Matcher = Callable[["dict[str, Any]"], bool]
 
 _HISTORY: Final = 1_000  # changes that a watch can catch up with
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of object, as discovery shows it."""
-
-    group_version: str
-    plural: str
-    kind: str
-    namespaced: bool = True
-    singular: str = ""
-    short: tuple[str, ...] = ()
-    verbs: tuple[str, ...] = ("get", "list", "watch")
-
-    @property
-    def resource(self) -> dict[str, Any]:
-        """The entry in an APIResourceList."""
-        entry: dict[str, Any] = {
-            "name": self.plural,
-            "singularName": self.singular or self.kind.lower(),
-            "namespaced": self.namespaced,
-            "kind": self.kind,
-            "verbs": list(self.verbs),
-        }
-        if self.short:
-            entry["shortNames"] = list(self.short)
-        if self.plural in ("pods", "services", "deployments", "replicasets"):
-            entry["categories"] = ["all"]
-        return entry
-
-
-KINDS: Final = (
-    Kind("v1", "namespaces", "Namespace", namespaced=False, short=("ns",)),
-    Kind("v1", "nodes", "Node", namespaced=False, short=("no",)),
-    Kind("v1", "pods", "Pod", short=("po",)),
-    Kind("v1", "services", "Service", short=("svc",)),
-    Kind("v1", "endpoints", "Endpoints", singular="endpoints", short=("ep",)),
-    Kind("v1", "events", "Event", short=("ev",)),
-    Kind("v1", "configmaps", "ConfigMap", short=("cm",)),
-    Kind("v1", "secrets", "Secret"),
-    Kind("v1", "serviceaccounts", "ServiceAccount", short=("sa",)),
-    Kind("apps/v1", "deployments", "Deployment", short=("deploy",)),
-    Kind("apps/v1", "replicasets", "ReplicaSet", short=("rs",)),
-    Kind("apps/v1", "statefulsets", "StatefulSet", short=("sts",)),
-    Kind("apps/v1", "daemonsets", "DaemonSet", short=("ds",)),
-    Kind("discovery.k8s.io/v1", "endpointslices", "EndpointSlice"),
-    Kind("networking.k8s.io/v1", "servicecidrs", "ServiceCIDR", namespaced=False),
-    Kind("coordination.k8s.io/v1", "leases", "Lease"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +37,33 @@ class Store:
         self._changes: deque[Change] = deque(maxlen=_HISTORY)
         self._changed = asyncio.Event()
 
-    def put(self, kind: Kind, item: dict[str, Any]) -> None:
-        """Add an object, or replace the one with its name."""
-        metadata = item["metadata"]
-        key = (kind, metadata.get("namespace", ""), metadata["name"])
-        self.version += 1
-        metadata["resourceVersion"] = str(self.version)
-        stored = {"apiVersion": kind.group_version, "kind": kind.kind, **item}
-        change = "MODIFIED" if key in self._objects else "ADDED"
+    def put(self, kind: Kind, item: dict[str, Any]) -> dict[str, Any]:
+        """Add an object, or replace the one with its name, and return it as it is stored: a copy, not to be changed.
+
+        An object that is there and equal stays as it is, with its version.
+        """
+        key = _key(kind, item)
+        before = self._objects.get(key)
+        if before is not None and _unversioned(before) == _unversioned(item):
+            return before
+        stored = copy.deepcopy({"apiVersion": kind.group_version, "kind": kind.kind, **item})
+        self._record("ADDED" if before is None else "MODIFIED", kind, stored)
         self._objects[key] = stored
-        self._changes.append(Change(self.version, change, kind, stored))
+        return stored
+
+    def delete(self, kind: Kind, namespace: str, name: str) -> dict[str, Any] | None:
+        """Remove an object, and return its last state; None if there was none."""
+        found = self._objects.pop((kind, namespace, name), None)
+        if found is None:
+            return None
+        last = copy.deepcopy(found)
+        self._record("DELETED", kind, last)
+        return last
+
+    def _record(self, change: str, kind: Kind, item: dict[str, Any]) -> None:
+        self.version += 1
+        item["metadata"]["resourceVersion"] = str(self.version)
+        self._changes.append(Change(self.version, change, kind, item))
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -117,6 +88,19 @@ class Store:
     async def wait(self) -> None:
         """Wait for the next change."""
         await self._changed.wait()
+
+
+def _key(kind: Kind, item: dict[str, Any]) -> tuple[Kind, str, str]:
+    metadata = item["metadata"]
+    return kind, metadata.get("namespace", ""), metadata["name"]
+
+
+def _unversioned(item: dict[str, Any]) -> dict[str, Any]:
+    metadata = {name: value for name, value in item["metadata"].items() if name != "resourceVersion"}
+    return {
+        **{name: value for name, value in item.items() if name not in ("apiVersion", "kind")},
+        "metadata": metadata,
+    }
 
 
 def selector(labels: str, fields: str) -> Callable[[dict[str, Any]], bool]:

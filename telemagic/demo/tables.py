@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from telemagic.demo.store import Kind
+    from telemagic.demo.kinds import Kind
 
 Item = dict[str, Any]
 _WIDE: Final = 1  # priority of columns that only `-o wide` shows
@@ -38,7 +38,7 @@ def table(kind: Kind, items: Iterable[Item], version: str) -> Item:
         ],
         "rows": [
             {
-                "cells": [render(item) for _, _, render in shown],
+                "cells": [_cell(render, item) for _, _, render in shown],
                 "object": {
                     "kind": "PartialObjectMetadata",
                     "apiVersion": "meta.k8s.io/v1",
@@ -48,6 +48,13 @@ def table(kind: Kind, items: Iterable[Item], version: str) -> Item:
             for item in items
         ],
     }
+
+
+def _cell(render: Callable[[Item], Any], item: Item) -> Any:  # noqa: ANN401 - JSON
+    try:
+        return render(item)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        return "<invalid>"  # its users may have written anything into it
 
 
 def duration(seconds: float) -> str:
@@ -64,12 +71,14 @@ def _age(item: Item) -> str:
 
 
 def _pod_ready(item: Item) -> str:
-    statuses = item["status"]["containerStatuses"]
+    statuses = item["status"].get("containerStatuses") or ()
     return f"{sum(status['ready'] for status in statuses)}/{len(statuses)}"
 
 
 def _pod_status(item: Item) -> str:
-    for status in item["status"]["containerStatuses"]:
+    if "deletionTimestamp" in item["metadata"]:
+        return "Terminating"
+    for status in item["status"].get("containerStatuses") or ():
         for state in ("waiting", "terminated"):
             if state in status["state"]:
                 return str(status["state"][state]["reason"])
@@ -77,7 +86,9 @@ def _pod_status(item: Item) -> str:
 
 
 def _service_ports(item: Item) -> str:
-    return ",".join(f"{port['port']}/{port['protocol']}" for port in item["spec"]["ports"])
+    return (
+        ",".join(f"{port['port']}/{port['protocol']}" for port in item["spec"].get("ports") or ()) or "<none>"
+    )
 
 
 def _selector(item: Item) -> str:
@@ -92,19 +103,26 @@ def _node_status(item: Item) -> str:
 def _endpoints(item: Item) -> str:
     found = [
         f"{address['ip']}:{port['port']}"
-        for subset in item["subsets"]
-        for address in subset.get("addresses", ())
-        for port in subset["ports"]
+        for subset in item.get("subsets") or ()
+        for address in subset.get("addresses") or ()
+        for port in subset.get("ports") or ()
     ]
     return ",".join(found) or "<none>"
 
 
 def _slice_ports(item: Item) -> str:
-    return ",".join(str(port["port"]) for port in item["ports"]) or "<unset>"
+    return ",".join(str(port["port"]) for port in item.get("ports") or ()) or "<unset>"
 
 
 def _slice_addresses(item: Item) -> str:
-    return ",".join(address for entry in item["endpoints"] for address in entry["addresses"]) or "<unset>"
+    return (
+        ",".join(address for entry in item.get("endpoints") or () for address in entry["addresses"])
+        or "<unset>"
+    )
+
+
+def _restarts(item: Item) -> int:
+    return sum(status.get("restartCount", 0) for status in item["status"].get("containerStatuses") or ())
 
 
 def _at(*path: str | int) -> Callable[[Item], str]:
@@ -132,7 +150,7 @@ _COLUMNS: Final[dict[str, Sequence[tuple[str, int, Callable[[Item], Any]]]]] = {
     "pods": (
         ("Ready", 0, _pod_ready),
         ("Status", 0, _pod_status),
-        ("Restarts", 0, _at("status", "containerStatuses", 0, "restartCount")),
+        ("Restarts", 0, _restarts),
         ("IP", _WIDE, _at("status", "podIP")),
         ("Node", _WIDE, _at("spec", "nodeName")),
     ),
@@ -150,7 +168,7 @@ _COLUMNS: Final[dict[str, Sequence[tuple[str, int, Callable[[Item], Any]]]]] = {
         ("Endpoints", 0, _slice_addresses),
     ),
     "deployments": (
-        ("Ready", 0, lambda item: f"{item['status']['readyReplicas']}/{item['spec']['replicas']}"),
+        ("Ready", 0, lambda item: f"{item['status'].get('readyReplicas', 0)}/{item['spec']['replicas']}"),
         ("Up-to-date", 0, _at("status", "updatedReplicas")),
         ("Available", 0, _at("status", "availableReplicas")),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ from telehelper.core.cidr import VIF_POOL, VIF_POOL_V6
 from telehelper.errors import HelperError
 
 from telemagic.demo import plan, store, tables
-from telemagic.demo.nameserver import Zone
+from telemagic.demo.kinds import KINDS
+from telemagic.demo.nameserver import Zone, ZoneFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,6 +127,23 @@ def test_an_unknown_field_selector_is_refused() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert tables.duration(seconds) == text
+
+
+def test_a_table_shows_whatever_its_users_have_written() -> None:
+    for kind in KINDS:
+        item = {
+            "metadata": {"name": "x", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": 7,
+            "status": [],
+        }
+        (row,) = tables.table(
+            kind,
+            [
+                item,
+            ],
+            "1",
+        )["rows"]
+        assert row["cells"][0] == "x", kind.plural
 
 
 ZONE = Zone(
@@ -237,3 +256,29 @@ def test_what_does_not_fit_is_truncated() -> None:
 @pytest.mark.parametrize("garbage", [b"", b"\0" * 5, b"\xff" * 40])
 def test_garbage_gets_no_answer(garbage: bytes) -> None:
     assert ZONE.answer(garbage) is None
+
+
+def test_a_zone_follows_its_file(tmp_path: Path) -> None:
+    def write(*names: str) -> None:
+        services = [
+            {"name": name, "namespace": "shop", "addresses": ["198.18.8.30"], "ports": [], "endpoints": []}
+            for name in names
+        ]
+        body = {"domain": "cluster.local", "reverse": [], "pods": [], "services": services}
+        fresh = tmp_path / "fresh"
+        fresh.write_text(json.dumps(body))
+        fresh.replace(tmp_path / "zone.json")
+
+    def knows(name: str) -> bool:
+        query = dns.message.make_query(f"{name}.shop.svc.cluster.local", "A", use_edns=False)
+        reply = file.zone().answer(query.to_wire())
+        assert reply is not None
+        return dns.message.from_wire(reply).rcode() == dns.rcode.NOERROR
+
+    write("one")
+    file = ZoneFile(tmp_path / "zone.json")
+    first = file.zone()
+    assert file.zone() is first
+    assert (knows("one"), knows("two")) == (True, False)
+    write("two")
+    assert (knows("one"), knows("two")) == (False, True)

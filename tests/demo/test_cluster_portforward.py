@@ -48,7 +48,13 @@ async def forward(
 
 
 async def rest(web_socket: aiohttp.ClientWebSocketResponse) -> list[bytes]:
-    return [message.data async for message in web_socket]
+    """Return what comes until the server's close, which says that all is well."""
+    found = []
+    while (message := await web_socket.receive()).type is aiohttp.WSMsgType.BINARY:
+        found.append(message.data)
+    # Not the socket's own `close_code`: a server that hangs up right after its close takes no answer to it.
+    assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1000)
+    return found
 
 
 def test_each_channel_is_announced_with_its_port(demo: Demo) -> None:
@@ -67,9 +73,8 @@ def test_a_refused_port_is_an_error_text_and_an_end_at_once(demo: Demo) -> None:
             began = time.monotonic()
             *_, error = await rest(web_socket)
             assert error[:1] == b"\x01"
-            assert b"error forwarding port 9999 to pod catalog-" in error
+            assert b"error forwarding port 9999 to pod " in error
             assert b"connection refused" in error
-            assert web_socket.close_code == 1000
             assert time.monotonic() - began < GRACE
 
     asyncio.run(run())
@@ -78,13 +83,12 @@ def test_a_refused_port_is_an_error_text_and_an_end_at_once(demo: Demo) -> None:
 def test_after_the_applications_end_comes_a_grace_then_the_close(demo: Demo) -> None:
     async def run() -> None:
         async with forward(demo, "?ports=8000") as web_socket:
+            began = time.monotonic()
             await web_socket.send_bytes(
                 b"\x00GET /bytes/100000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
             )
-            began = time.monotonic()
             messages = [data for data in await rest(web_socket) if data[0] == 0][1:]
-            assert GRACE <= time.monotonic() - began < 3 * GRACE
-            assert web_socket.close_code == 1000
+            assert GRACE <= time.monotonic() - began < 10 * GRACE  # less than any timeout
             assert max(map(len, messages)) <= 32 * 1024 + 1
             body = b"".join(data[1:] for data in messages).partition(b"\r\n\r\n")[2]
             assert body == (bytes(range(256)) * 400)[:100_000]
