@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from telehelper.byte_stream import ByteStream
+    from telehelper.discovery.discovery import ApiReader
     from telehelper.manager.dialer import Dialer
-    from telehelper.manager.discovery import ApiReader
 
 WAIT = 5.0  # seconds for anything
 

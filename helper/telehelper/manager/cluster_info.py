@@ -1,4 +1,4 @@
-"""What is known of the cluster now, for all who watch it; asked for again and again."""
+"""What is known of the cluster now, for all who watch it; followed for ever."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
-    from telehelper.manager.discovery import Discovered
+    from telehelper.discovery.discovery import Discovered, Explorer
 
 RETRY: Final = 1.0  # seconds after a discovery that had nothing to show: an API server may be starting too
 
@@ -38,9 +38,20 @@ class ClusterInfoBoard:
             else:
                 await changed.wait()
 
-    async def poll(self, ask: Callable[[], Awaitable[Discovered]], interval: float) -> None:
-        """Discover every `interval` seconds, sooner while there are no CIDRs at all; ends by being cancelled."""
+    async def follow(self, explorer: Explorer, interval: float) -> None:
+        """Look around, again soon while there are no CIDRs at all, and then follow; ends by being cancelled.
+
+        Parameters
+        ----------
+        explorer
+            Who looks.
+        interval
+            Seconds between two looks at what may not be watched.
+        """
         while True:
-            info = await ask()
+            info = await explorer.look()
             self.publish(info)
-            await asyncio.sleep(interval if info.cidrs else min(RETRY, interval))
+            if info.cidrs:
+                break
+            await asyncio.sleep(min(RETRY, interval))
+        await explorer.follow(self.publish, interval)

@@ -17,7 +17,7 @@ GRPC_PORT: Final = 8081
 CARRIER_PORT: Final = 8082
 EXPIRY: Final = 60.0  # seconds a session outlives its last stream or carrier: a reconnect with back-off fits
 GRACE: Final = 5.0  # seconds between GOAWAY and the end; within the 30 s that Kubernetes gives a pod
-POLL_INTERVAL: Final = 15.0  # seconds between two looks at the cluster
+POLL_INTERVAL: Final = 10.0  # seconds between two looks at what may not be watched
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # where Kubernetes mounts it
 
 
@@ -68,7 +68,10 @@ def parse_config(argv: Sequence[str], environ: Mapping[str, str]) -> ManagerConf
         "--grace", type=float, default=GRACE, help="seconds from SIGTERM to the end (%(default)s)"
     )
     parser.add_argument(
-        "--poll-interval", type=float, default=POLL_INTERVAL, help="seconds between discoveries"
+        "--poll-interval",
+        type=float,
+        default=POLL_INTERVAL,
+        help="seconds between two looks at what may not be watched",
     )
     parser.add_argument(
         "--allow-loopback", action="store_true", help="for tests: dial this pod's own loopback too"

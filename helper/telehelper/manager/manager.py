@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from telehelper.core.resolv_conf import parse_resolv_conf
+from telehelper.discovery.discovery import ApiReader, Explorer
 from telehelper.manager.certificate import make_identity
 from telehelper.manager.cluster_info import ClusterInfoBoard
 from telehelper.manager.dialer import Dialer, SocketDialer
-from telehelper.manager.discovery import ApiReader, Discovered, discover
 from telehelper.manager.mux_server import MuxServer
 from telehelper.manager.service import ManagerService
 from telehelper.manager.sessions import SessionTable
@@ -100,7 +100,7 @@ class Manager:
             raise
         await self._grpc.start()
         self._tasks = [
-            asyncio.ensure_future(self.board.poll(self._discover, self.config.poll_interval)),
+            asyncio.ensure_future(self.board.follow(self._explorer(), self.config.poll_interval)),
             asyncio.ensure_future(self._sweep()),
         ]
 
@@ -123,10 +123,10 @@ class Manager:
             self.listening.append(replace(endpoint, port=port))
         return identity.fingerprint if identity is not None else ""
 
-    async def _discover(self) -> Discovered:
+    def _explorer(self) -> Explorer:
         resolv = parse_resolv_conf(read_text(self.config.resolv_conf))
         namespace = read_text(self.config.service_account / "namespace").strip()
-        return await discover(self._reader, resolv, namespace)
+        return Explorer(self._reader, resolv, namespace)
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 
 from telehelper.core.frames import VERSION
+from telehelper.discovery.message import to_message
 from telehelper.rpc import manager_pb2 as pb
 from telehelper.rpc import manager_pb2_grpc
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from telehelper.manager.cluster_info import ClusterInfoBoard
-    from telehelper.manager.discovery import Discovered
     from telehelper.manager.sessions import SessionTable
 
 MAX_NAME: Final = 200  # characters of a client's name that are kept for the log
@@ -30,19 +30,6 @@ def manager_version() -> str:
         return metadata.version("telemagic")
     except metadata.PackageNotFoundError:  # run from plain files, as from a ConfigMap
         return "unknown"
-
-
-def to_message(info: Discovered) -> pb.ClusterInfo:
-    """Put what was discovered into its message."""
-    return pb.ClusterInfo(
-        cidrs=[
-            pb.Cidr(cidr=c.cidr, kind=c.kind, source=c.source, confidence=c.confidence) for c in info.cidrs
-        ],
-        dns_server=info.dns_server,
-        cluster_domain=info.cluster_domain,
-        namespaces=info.namespaces,
-        notices=info.notices,
-    )
 
 
 class ManagerService(manager_pb2_grpc.ManagerServicer):
