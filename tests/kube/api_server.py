@@ -50,20 +50,22 @@ def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def make_pki(folder: Path, *, server_name: str = "") -> Pki:
-    """Make a certificate authority; its server is 127.0.0.1, or `server_name` only."""
+def make_pki(folder: Path, *, server_name: str = "", server_days: tuple[int, int] = (0, 2)) -> Pki:
+    """Make a certificate authority; its server is 127.0.0.1, or `server_name` only, and good between these days from now."""
     folder.mkdir(parents=True, exist_ok=True)
     start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
 
-    def builder(subject: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def builder(
+        subject: str, key: ec.EllipticCurvePrivateKey, days: tuple[int, int] = (0, 2)
+    ) -> x509.CertificateBuilder:
         return (
             x509.CertificateBuilder()
             .subject_name(_name(subject))
             .issuer_name(_name("test ca"))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(start)
-            .not_valid_after(start + datetime.timedelta(days=2))
+            .not_valid_before(start + datetime.timedelta(days=days[0]))
+            .not_valid_after(start + datetime.timedelta(days=days[1]))
         )
 
     ca_key, server_key, client_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
@@ -80,7 +82,7 @@ def make_pki(folder: Path, *, server_name: str = "") -> Pki:
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     alternative = x509.DNSName(server_name) if server_name else x509.IPAddress(IPv4Address("127.0.0.1"))
     server = (
-        builder("server", server_key)
+        builder("server", server_key, server_days)
         .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
         .add_extension(issuer, critical=False)
         .sign(ca_key, hashes.SHA256())
@@ -112,7 +114,7 @@ def _ca_usage() -> x509.KeyUsage:
 
 
 class ApiServer:
-    """Answers GETs and port-forwards by handlers that a test puts in, and remembers what it was asked."""
+    """Answers requests and port-forwards by handlers that a test puts in, and remembers what it was asked."""
 
     def __init__(self, pki: Pki) -> None:
         self.pki = pki
@@ -123,13 +125,15 @@ class ApiServer:
         self.port_forward: Callable[[web.WebSocketResponse, int], Awaitable[None]] = echo
         self.client_names: list[str] = []
 
-    def answer(self, path: str, doc: object, status: int = 200) -> None:
+    def answer(
+        self, path: str, doc: object, status: int = 200, headers: dict[str, str] | None = None
+    ) -> None:
         """Answer `path` with a JSON document, or with text."""
 
         async def reply(_: web.Request) -> web.StreamResponse:
             if isinstance(doc, str):
-                return web.Response(text=doc, status=status)
-            return web.json_response(doc, status=status)
+                return web.Response(text=doc, status=status, headers=headers)
+            return web.json_response(doc, status=status, headers=headers)
 
         self.answers[path] = reply
 
@@ -138,7 +142,7 @@ class ApiServer:
         """Listen on a free port of the loopback."""
         app = web.Application()
         app.router.add_get("/api/v1/namespaces/{namespace}/pods/{pod}/portforward", self._forward)
-        app.router.add_get("/{path:.*}", self._get)
+        app.router.add_route("*", "/{path:.*}", self._any)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.pki.server_cert, self.pki.server_key)
         if ask_certificate:
@@ -166,7 +170,7 @@ class ApiServer:
             return web.json_response({"kind": "Status", "message": "Unauthorized"}, status=401)
         return None
 
-    async def _get(self, request: web.Request) -> web.StreamResponse:
+    async def _any(self, request: web.Request) -> web.StreamResponse:
         refused = self._note(request)
         handler = self.answers.get(request.path)
         if refused is not None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import ssl
 import sys
 import tempfile
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from multidict import CIMultiDict
 from telehelper.errors import CredentialsRefused, KubeconfigError
-from telehelper.kube.access import ApiAccess
+from telehelper.kube.access import ApiAccess, Identity
 
 from tests.kube.api_server import TOKEN, Pki, kubeconfig
 
@@ -123,14 +126,13 @@ def test_a_token_file_goes_before_a_token(read: Callable[..., ApiAccess], tmp_pa
     assert lowered(access.headers()) == {"authorization": "Bearer from the file"}
 
 
-def plugin(tmp_path: Path, answer: dict[str, Any], code: int = 0) -> dict[str, Any]:
-    script = tmp_path / "login.py"
-    script.write_text(f"import sys\nprint({json.dumps(answer)!r})\nsys.exit({code})\n")
+def plugin(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return a kubeconfig's user whose login plugin prints this."""
     return {
         "exec": {
             "apiVersion": "client.authentication.k8s.io/v1",
             "command": sys.executable,
-            "args": [str(script)],
+            "args": ["-c", f"print({json.dumps(answer)!r})"],
             "interactiveMode": "Never",
         }
     }
@@ -144,16 +146,92 @@ def credential(**status: str) -> dict[str, Any]:
     }
 
 
-def test_a_login_plugin_gives_a_token(read: Callable[..., ApiAccess], tmp_path: Path) -> None:
-    access = read(user=plugin(tmp_path, credential(token="from-the-plugin")))
-    assert lowered(access.headers()) == {"authorization": "Bearer from-the-plugin"}
+def test_a_login_plugin_gives_a_token(read: Callable[..., ApiAccess]) -> None:
+    access = read(user={**plugin(credential(token="from-the-plugin")), "as": "ann"})
+    assert access.headers() == {"Impersonate-User": "ann"}
+    identity = asyncio.run(access.identity())
+    assert identity.headers == {"Impersonate-User": "ann", "Authorization": "Bearer from-the-plugin"}
+    assert identity.ssl_context is access.ssl_context
+    assert "from-the-plugin" not in repr(identity)
 
 
-def test_an_expired_token_is_asked_for_again(read: Callable[..., ApiAccess], tmp_path: Path) -> None:
-    past = "2020-01-01T00:00:00Z"
-    access = read(user=plugin(tmp_path, credential(token="one", expirationTimestamp=past)))
-    plugin(tmp_path, credential(token="two", expirationTimestamp=past))
-    assert lowered(access.headers()) == {"authorization": "Bearer two"}
+def test_a_login_plugin_gives_a_certificate(read: Callable[..., ApiAccess], pki: Pki) -> None:
+    pem = {"clientCertificateData": pki.client_cert.read_text(), "clientKeyData": pki.client_key.read_text()}
+    access = read(user=plugin(credential(**pem)))
+
+    async def two() -> list[Identity]:
+        return [await access.identity(), await access.identity()]
+
+    first, second = asyncio.run(two())
+    assert first == second  # the same connections may be used
+    assert first.ssl_context is not access.ssl_context
+    assert first.headers == {}
+
+
+def test_a_certificate_of_a_login_plugin_that_is_none(read: Callable[..., ApiAccess]) -> None:
+    access = read(user=plugin(credential(clientCertificateData="x", clientKeyData="y")))
+    with pytest.raises(CredentialsRefused, match="gave a certificate that cannot be used"):
+        asyncio.run(access.identity())
+
+
+def test_a_token_in_the_file_goes_before_the_plugin(read: Callable[..., ApiAccess]) -> None:
+    assert read(user={**plugin(credential(token="x")), "token": TOKEN}).login is None
+
+
+def test_a_plugin_is_told_of_the_cluster_if_it_wants(read: Callable[..., ApiAccess], pki: Pki) -> None:
+    user = plugin(credential(token="x"))
+    user["exec"]["provideClusterInfo"] = True
+    login = read(user=user).login
+    assert login is not None
+    assert login.spec.cluster == {
+        "server": SERVER,
+        "certificate-authority-data": base64.b64encode(pki.ca.read_bytes()).decode(),
+    }
+
+
+def test_basic_authentication(read: Callable[..., ApiAccess]) -> None:
+    access = read(user={"username": "ann", "password": "secret"})
+    assert access.headers() == {"Authorization": "Basic " + base64.b64encode(b"ann:secret").decode()}
+
+
+def test_impersonation(read: Callable[..., ApiAccess]) -> None:
+    extra = {"Scopes": ["a", "b"], "acme.com/project": "p"}
+    user = {"token": TOKEN, "as": "ann", "as-uid": "7", "as-groups": ["dev", "ops"], "as-user-extra": extra}
+    headers = read(user=user).headers()
+    assert isinstance(headers, CIMultiDict)
+    assert list(headers.items()) == [
+        ("Impersonate-User", "ann"),
+        ("Impersonate-Uid", "7"),
+        ("Impersonate-Group", "dev"),
+        ("Impersonate-Group", "ops"),
+        ("Impersonate-Extra-scopes", "a"),
+        ("Impersonate-Extra-scopes", "b"),
+        ("Impersonate-Extra-acme.com%2Fproject", "p"),
+        ("Authorization", f"Bearer {TOKEN}"),
+    ]
+
+
+@pytest.mark.parametrize("key", ["id-token", "access-token"])
+def test_the_token_that_kubectl_left_for_an_auth_provider(read: Callable[..., ApiAccess], key: str) -> None:
+    access = read(user={"auth-provider": {"name": "oidc", "config": {key: "left"}}})
+    assert access.headers() == {"Authorization": "Bearer left"}
+
+
+def test_reading_again_reads_the_same_context(tmp_path: Path, pki: Pki) -> None:
+    path = kubeconfig(tmp_path, pki, SERVER)
+    access = ApiAccess.from_kubeconfig(str(path))
+    doc = yaml.safe_load(path.read_text())
+    doc["current-context"] = "elsewhere"
+    doc["users"][0]["user"]["token"] = "fresh"
+    path.write_text(yaml.safe_dump(doc))
+    assert access.again is not None
+    fresh = access.again()
+    assert (fresh.context, fresh.headers()) == ("here", {"Authorization": "Bearer fresh"})
+
+
+def test_who_we_connect_to_is_the_proxy_if_there_is_one(read: Callable[..., ApiAccess]) -> None:
+    assert read().peer == "127.0.0.1"
+    assert read(cluster={"proxy-url": "http://user:pass@proxy.corp:3128"}).peer == "proxy.corp"
 
 
 def test_several_files_are_merged(tmp_path: Path, pki: Pki) -> None:
@@ -172,12 +250,10 @@ def test_several_files_are_merged(tmp_path: Path, pki: Pki) -> None:
     assert lowered(access.headers()) == {"authorization": f"Bearer {TOKEN}"}
 
 
-def test_reading_leaves_the_official_clients_defaults_alone(read: Callable[..., ApiAccess]) -> None:
-    from kubernetes.client import Configuration
-
-    before = Configuration.get_default_copy().host
-    read()
-    assert Configuration.get_default_copy().host == before != SERVER
+def test_the_addresses_of_who_we_connect_to(read: Callable[..., ApiAccess]) -> None:
+    assert set(asyncio.run(read().addresses())) == {IPv4Address("127.0.0.1")}
+    with pytest.raises(OSError, match="not known"):
+        asyncio.run(read(cluster={"server": "https://api.nowhere.invalid"}).addresses())
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------
@@ -198,13 +274,14 @@ def test_a_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "is empty"),
+        ("", "missing or empty"),
         ("a: [", "cannot read"),
         ("a: b: c", "cannot read"),
         ("\x00\x01", "cannot read"),
         ("[1, 2]", "is no kubeconfig"),
         ("just words", "is no kubeconfig"),
         ("contexts: 3", "is no kubeconfig"),
+        ("users: {a: b}", "is no kubeconfig"),
         ("contexts: [3]", "no current context"),
         ("contexts: [{context: {}}]", "no current context"),
         ("apiVersion: v1", "no current context"),
@@ -242,11 +319,60 @@ def test_a_context_of_what_is_not_there(tmp_path: Path, pki: Pki, what: str) -> 
 
 @pytest.mark.parametrize(
     "fields",
-    [{"as": "admin"}, {"as-uid": "7"}, {"as-groups": ["system:masters"]}, {"as-user-extra": {"a": ["b"]}}],
+    [
+        {"as-uid": "7"},
+        {"as-groups": ["system:masters"]},
+        {"as-user-extra": {"a": ["b"]}},
+        {"as": "ann", "as-groups": "dev"},
+        {"as": "ann", "as-user-extra": ["a"]},
+    ],
 )
-def test_impersonation_is_refused_aloud(tmp_path: Path, pki: Pki, fields: dict[str, Any]) -> None:
+def test_impersonation_that_is_incomplete(tmp_path: Path, pki: Pki, fields: dict[str, Any]) -> None:
     path = kubeconfig(tmp_path, pki, SERVER, user={"token": TOKEN, **fields})
-    assert "impersonates" in refusal(path)
+    assert "impersonates nobody" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("socks5://ann:secret@127.0.0.1:1080", "'socks5://127.0.0.1:1080' is a SOCKS proxy"),
+        ("socks5h://proxy", "is a SOCKS proxy"),
+        ("ftp://proxy", "is no URL of a proxy"),
+        ("http://", "is no URL of a proxy"),
+        ("http://proxy:port", "is no URL of a proxy"),
+        ("just words", "is no URL of a proxy"),
+    ],
+)
+def test_a_proxy_that_is_none_for_us(tmp_path: Path, pki: Pki, url: str, words: str) -> None:
+    message = refusal(kubeconfig(tmp_path, pki, SERVER, cluster={"proxy-url": url}))
+    assert words in message
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    "server", ["127.0.0.1:6443", "ftp://127.0.0.1", "https://", "https://[::1", "https://a:b"]
+)
+def test_a_server_that_is_no_url(tmp_path: Path, pki: Pki, server: str) -> None:
+    assert "is no URL" in refusal(kubeconfig(tmp_path, pki, server))
+
+
+@pytest.mark.parametrize(
+    ("provider", "plugin_name"),
+    [
+        ({"name": "gcp", "config": {"cmd-path": "gcloud"}}, "gke-gcloud-auth-plugin"),
+        ({"name": "oidc"}, "kubelogin"),
+        ({"name": "other", "config": 3}, "of your cluster"),
+        ("nonsense", "of your cluster"),
+    ],
+)
+def test_an_auth_provider_without_a_token(
+    tmp_path: Path, pki: Pki, provider: object, plugin_name: str
+) -> None:
+    path = kubeconfig(tmp_path, pki, SERVER, user={"auth-provider": provider})
+    assert "which kubectl gave up" in refusal(path)
+    with pytest.raises(KubeconfigError) as caught:
+        ApiAccess.from_kubeconfig(str(path))
+    assert plugin_name in caught.value.hint
 
 
 def test_a_cluster_without_server_is_not_taken_for_localhost(tmp_path: Path, pki: Pki) -> None:
@@ -273,24 +399,6 @@ def test_a_client_key_that_does_not_fit(tmp_path: Path, pki: Pki) -> None:
     assert "a certificate of the kubeconfig cannot be used" in refusal(
         kubeconfig(tmp_path, pki, SERVER, user=user)
     )
-
-
-@pytest.mark.parametrize(
-    ("answer", "code"), [(credential(token="x"), 1), (credential(), 0), ({"kind": "Nonsense"}, 0)]
-)
-def test_a_login_plugin_that_gives_nothing(
-    read: Callable[..., ApiAccess], tmp_path: Path, answer: dict[str, Any], code: int
-) -> None:
-    with pytest.raises(CredentialsRefused, match="gave no credentials") as caught:
-        read(user=plugin(tmp_path, answer, code))
-    assert "kubectl get pods" in caught.value.hint
-
-
-def test_a_login_plugin_that_is_not_installed(read: Callable[..., ApiAccess], tmp_path: Path) -> None:
-    user = plugin(tmp_path, credential())
-    user["exec"]["command"] = str(tmp_path / "no-such-login")
-    with pytest.raises(CredentialsRefused, match="'u' gave no credentials"):
-        read(user=user)
 
 
 # --- inside a pod ------------------------------------------------------------------------------------------------

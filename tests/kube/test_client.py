@@ -13,7 +13,7 @@ from aiohttp import web
 from telehelper.errors import ApiServerUnavailable, ClusterError, CredentialsRefused
 from telehelper.kube import client as client_module
 from telehelper.kube.access import ApiAccess
-from telehelper.kube.client import ApiClient, ApiNotFound
+from telehelper.kube.client import ApiClient, ApiNotFound, ApiRejected
 
 from tests.kube.api_server import TOKEN, WAIT, ApiServer, Pki, kubeconfig, make_pki
 
@@ -128,11 +128,19 @@ def test_tls_server_name_is_what_the_certificate_is_checked_against(tmp_path: Pa
         (403, ["a list"], CredentialsRefused, "forbids /api/v1/pods: 403"),
         (404, {"message": "not found"}, ApiNotFound, "has no /api/v1/pods"),
         (500, {"message": "etcd is away"}, ApiServerUnavailable, "with 500 etcd is away"),
-        (503, "<html>", ApiServerUnavailable, "answered /api/v1/pods with 503"),
+        (503, "<title>Bad gateway</title>", ApiServerUnavailable, "/api/v1/pods with 503 Bad gateway"),
+        (400, {"message": "what?"}, ApiRejected, "rejects /api/v1/pods: what?"),
+        (409, {"message": "there is one"}, ApiRejected, "rejects /api/v1/pods: there is one"),
+        (422, {}, ApiRejected, "rejects /api/v1/pods: 422"),
         (429, {"message": "too many requests"}, ApiServerUnavailable, "429 too many requests"),
-        (200, "<html>login page</html>", ApiServerUnavailable, "with something not JSON"),
+        (200, "hello", ApiServerUnavailable, "with something not JSON"),
+        (200, '{"items": [', ApiServerUnavailable, "with truncated JSON"),
+        (200, "<html><title> Log\nin </title>", ApiServerUnavailable, "(title 'Log in')"),
+        (200, "<!DOCTYPE html>", ApiServerUnavailable, "a proxy or login page answers instead"),
+        (403, "<html>", ApiServerUnavailable, "a proxy or login page answers instead"),
+        (404, "404 page not found", ApiNotFound, "has no /api/v1/pods"),
         (200, [1, 2], ApiServerUnavailable, "with no object"),
-        (200, "", ApiServerUnavailable, "with something not JSON"),
+        (200, "", ApiServerUnavailable, "with nothing"),
     ],
 )
 def test_answers_that_are_errors(
@@ -245,7 +253,7 @@ def test_a_server_that_does_not_speak_tls(pki: Pki) -> None:
         async with asyncio.timeout(WAIT), server:
             url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             async with ApiClient(ApiAccess(url, dict, ssl.create_default_context(cafile=pki.ca))) as api:
-                assert "cannot be reached" in await failure_of(api.get(PODS))
+                assert "does not speak TLS as an API server does" in await failure_of(api.get(PODS))
 
     asyncio.run(run())
 
@@ -283,7 +291,7 @@ def test_the_kubeconfigs_proxy_is_used(pki: Pki) -> None:
         async with asyncio.timeout(WAIT), proxy, ApiServer(pki).run() as server:
             address = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
             async with ApiClient(replace(access_to(server), proxy=address)) as api:
-                assert "cannot be reached" in await failure_of(api.get(PODS))
+                assert "the kubeconfig's proxy-url answers 403 Forbidden" in await failure_of(api.get(PODS))
 
     asyncio.run(run())
     assert asked[0].startswith(b"CONNECT 127.0.0.1:")
@@ -307,8 +315,10 @@ def test_a_closed_client_says_so(pki: Pki) -> None:
     [
         (403, CredentialsRefused, "forbids port-forward to shop/web"),
         (404, ApiNotFound, "has no port-forward to shop/web"),
-        (500, ApiServerUnavailable, "answered port-forward to shop/web with 500"),
-        (200, ApiServerUnavailable, "cannot be reached"),
+        (400, ApiServerUnavailable, "does not do the WebSocket of a port-forward to shop/web"),
+        (500, ApiServerUnavailable, "does not do the WebSocket of a port-forward to shop/web"),
+        (200, ApiServerUnavailable, "does not do the WebSocket of a port-forward to shop/web"),
+        (503, ApiServerUnavailable, "answered port-forward to shop/web with 503"),
     ],
 )
 def test_a_port_forward_that_is_refused(pki: Pki, status: int, kind: type[ClusterError], words: str) -> None:

@@ -1,5 +1,5 @@
 """The edge to the Kubernetes API: kubeconfig in, plain JSON and byte streams out.
 
-The official client is used only to read a kubeconfig and to keep its credentials fresh (exec plugins, expiring
-tokens). Requests are ours: its data classes changed incompatibly in version 37, and its port-forward blocks.
+All of it is ours: the official client runs login plugins without a time limit while it reads a kubeconfig, changed its data
+classes incompatibly in version 37, and its port-forward blocks.
 """

@@ -2,30 +2,75 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import os
 import ssl
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any, Final
-from urllib.parse import urlsplit
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, urlsplit
 
-import yaml
+from multidict import CIMultiDict
 
 from telehelper.errors import CredentialsRefused, KubeconfigError
+from telehelper.kube.exec_plugin import LoginPlugin, PluginSpec
+from telehelper.kube.kubeconfig import FIX_FILE, Context, Entry, read_context
 
-Headers = Callable[[], dict[str, str]]
+if TYPE_CHECKING:
+    from pathlib import Path
 
-_FIX_FILE: Final = "check it with: kubectl config view"
+Headers = Callable[[], Mapping[str, str]]
+
+_IMPERSONATION: Final = ("as", "as-uid", "as-groups", "as-user-extra")
+_PLUGINS: Final = {
+    "gcp": "gke-gcloud-auth-plugin",
+    "azure": "kubelogin",
+    "oidc": "kubelogin (kubectl oidc-login)",
+}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who we are to an API server, in one request: the headers that say so, and TLS, perhaps with a certificate."""
+
+    headers: Mapping[str, str] = field(repr=False)
+    ssl_context: ssl.SSLContext | None
+
+    def with_type(self, content_type: str) -> CIMultiDict[str]:
+        """Return the headers of a request with a body of this type; empty for one without."""
+        headers = CIMultiDict(self.headers)
+        if content_type:
+            headers["Content-Type"] = content_type
+        return headers
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whose certificates are believed: `authority` (PEM) or, without one, the system's; or anybody's."""
+
+    authority: bytes = b""
+    is_blind: bool = False
+
+    def context(self, certificate: bytes = b"", key: bytes = b"") -> ssl.SSLContext:
+        """Return TLS for a client that shows this certificate (PEM), or none. KubeconfigError if it cannot be used."""
+        try:
+            return _context(self, certificate, key)
+        except (ssl.SSLError, OSError, ValueError) as error:
+            raise KubeconfigError(
+                f"a certificate of the kubeconfig cannot be used: {error}", hint=FIX_FILE
+            ) from error
 
 
 @dataclass(frozen=True)
 class ApiAccess:
     """One API server and one identity.
 
-    ``headers()`` returns the headers that authenticate a request. It may run a login plugin, so it blocks and must
-    not be called on an event loop. ``proxy`` is the kubeconfig's ``proxy-url`` or empty.
+    ``headers()`` returns the headers that authenticate a request; it may read files, so it blocks. ``login`` runs the
+    user's login plugin, whose word goes before. ``proxy`` is the kubeconfig's ``proxy-url`` or empty. ``again()`` reads
+    the same context anew; it blocks too.
     """
 
     server: str
@@ -35,15 +80,51 @@ class ApiAccess:
     proxy: str = ""
     context: str = ""
     namespace: str = "default"
+    login: LoginPlugin | None = None
+    trust: Trust = Trust()
+    again: Callable[[], ApiAccess] | None = None
 
     @property
     def host(self) -> str:
         """Host name or address of the API server."""
         return urlsplit(self.server).hostname or ""
 
+    @property
+    def peer(self) -> str:
+        """Host name or address of what we connect to: the proxy, or the API server itself."""
+        return (urlsplit(self.proxy).hostname or "") if self.proxy else self.host
+
+    @property
+    def hung_login(self) -> str:
+        """Name of the login plugin, if nobody wanted to wait for its last run any longer; else empty."""
+        return self.login.spec.name if self.login is not None and self.login.was_cut else ""
+
+    async def addresses(self) -> list[IPv4Address | IPv6Address]:
+        """Return the addresses of :attr:`peer`. OSError if its name does not resolve."""
+        found = await asyncio.get_running_loop().getaddrinfo(self.peer, None)
+        return [ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found]
+
+    async def identity(self) -> Identity:
+        """Return what to show the API server now. CredentialsRefused if the login plugin gives nothing."""
+        headers = await asyncio.get_running_loop().run_in_executor(None, self.headers)
+        if self.login is None:
+            return Identity(headers, self.ssl_context)
+        credential = await self.login.credential()
+        if credential.token:
+            headers = CIMultiDict({**headers, "Authorization": f"Bearer {credential.token}"})
+        context = self.ssl_context
+        if credential.certificate and context is not None:
+            try:
+                context = self.trust.context(credential.certificate.encode(), credential.key.encode())
+            except KubeconfigError as error:
+                raise CredentialsRefused(
+                    f"the login plugin {self.login.spec.name!r} gave a certificate that cannot be used: {error}"
+                ) from error
+        return Identity(headers, context)
+
     @classmethod
     def from_kubeconfig(cls, kubeconfig: str, context: str = "") -> ApiAccess:
-        """Read a kubeconfig. Blocks: it reads files and may run the user's login plugin.
+        """Read a kubeconfig. Blocks: it reads files. The user's login plugin runs at the first request.
 
         Parameters
         ----------
@@ -55,151 +136,163 @@ class ApiAccess:
         Raises
         ------
         KubeconfigError
-            File, context, cluster or user is missing or malformed, or asks for what we do not do (impersonation).
-        CredentialsRefused
-            The login plugin gave no credentials.
+            File, context, cluster or user is missing or malformed, or asks for what we do not do.
         """
-        # 0.3 s to import, and only this side of the edge needs it.
-        from kubernetes.client import Configuration
-        from kubernetes.config import ConfigException, kube_config
-
-        raw = _read(kubeconfig)
-        name = context or str(raw.get("current-context") or "")
-        chosen = _named(raw, "contexts", "context", name)
-        user = _named(raw, "users", "user", str(chosen.get("user") or "")) if chosen.get("user") else {}
-        cluster = _named(raw, "clusters", "cluster", str(chosen.get("cluster") or ""))
-        _refuse_impersonation(user, name)
-        if not cluster.get("server"):  # the official client would ask localhost
-            raise KubeconfigError(f"the cluster of context {name!r} has no server", hint=_FIX_FILE)
-        config = type.__call__(Configuration)  # past the class-wide default, which is another's
-        kube_config._create_temp_file_with_content = _in_memory
-        try:
-            kube_config.load_kube_config(
-                config_file=kubeconfig, context=name, client_configuration=config, persist_config=False
-            )
-        except (ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise KubeconfigError(
-                f"kubeconfig context {name!r} cannot be used: {error}", hint=_FIX_FILE
-            ) from error
-        headers = _header_source(config, user)
-        if _wants_token(user) and not config.cert_file and not headers():
-            raise CredentialsRefused(
-                f"the login of kubeconfig user {chosen.get('user')!r} gave no credentials",
-                hint="log in to the cluster again; kubectl get pods must work",
-            )
+        found = read_context(kubeconfig, context)
+        cluster, user = found.cluster, found.user
+        server = _server(found)
+        trust = Trust(
+            cluster.data("certificate-authority"), bool(cluster.fields.get("insecure-skip-tls-verify"))
+        )
+        is_tls = server.startswith("https:")
+        headers = _header_source(user)
+        login = None
+        if user.fields.get("exec") and not any(user.fields.get(key) for key in ("token", "tokenFile")):
+            known = {**cluster.fields}
+            if trust.authority:
+                known["certificate-authority-data"] = base64.b64encode(trust.authority).decode()
+            login = LoginPlugin(PluginSpec.read(user.fields["exec"], user.folder, known))
         return cls(
-            server=str(config.host).rstrip("/"),
+            server=server,
             headers=headers,
-            ssl_context=_ssl_context(config),
-            server_hostname=str(cluster.get("tls-server-name") or ""),
-            proxy=str(cluster.get("proxy-url") or ""),
-            context=name,
-            namespace=str(chosen.get("namespace") or "default"),
+            ssl_context=trust.context(user.data("client-certificate"), user.data("client-key"))
+            if is_tls
+            else None,
+            server_hostname=cluster.text("tls-server-name"),
+            proxy=_proxy(cluster),
+            context=found.name,
+            namespace=found.namespace,
+            login=login,
+            trust=trust,
+            again=partial(cls.from_kubeconfig, kubeconfig, found.name),
         )
 
     @classmethod
     def in_cluster(cls, directory: Path, host: str, port: int) -> ApiAccess:
         """Use a pod's service account: ``token`` and ``ca.crt`` in `directory`. The token is read anew each time."""
-        context = _trusting(str(directory / "ca.crt"))
+        trust = Trust((directory / "ca.crt").read_bytes())
         token = directory / "token"
         bracketed = f"[{host}]" if ":" in host else host
         return cls(
             server=f"https://{bracketed}:{port}",
             headers=lambda: {"Authorization": f"Bearer {token.read_text().strip()}"},
-            ssl_context=context,
+            ssl_context=trust.context(),
+            trust=trust,
         )
 
 
-@cache
-def _in_memory(content: str | bytes, temp_file_path: str | None = None, force_recreate: bool = False) -> str:
-    """Keep a certificate or a private key where only this process has it; return a path to it.
-
-    The official loader wants paths and makes files in /tmp, which a killed process leaves there. These end with it
-    (memfd_create(2)).
-    """
-    data = content.encode() if isinstance(content, str) else content
-    descriptor = os.memfd_create("kubeconfig")
-    with open(descriptor, "wb", closefd=False) as file:
-        file.write(data)
-    return f"/proc/self/fd/{descriptor}"
+def _server(context: Context) -> str:
+    server = context.cluster.text("server").rstrip("/")
+    if not server:
+        raise KubeconfigError(f"the cluster of context {context.name!r} has no server", hint=FIX_FILE)
+    parts = _split(server)
+    if parts[0] not in ("http", "https") or not parts[1]:
+        raise KubeconfigError(f"the server {server!r} of context {context.name!r} is no URL", hint=FIX_FILE)
+    return server
 
 
-def _read(kubeconfig: str) -> dict[str, Any]:
-    from kubernetes.config import ConfigException, kube_config
-
-    try:
-        merged = kube_config.KubeConfigMerger(kubeconfig).config
-        raw = merged.value if merged is not None else None
-    except (OSError, ValueError, yaml.YAMLError, ConfigException) as error:
-        why = " ".join(str(error).split())  # YAML's errors are several lines
-        raise KubeconfigError(f"cannot read kubeconfig {kubeconfig}: {why}", hint=_FIX_FILE) from error
-    except (AttributeError, KeyError, TypeError) as error:  # the official loader checks no types
-        raise KubeconfigError(f"kubeconfig {kubeconfig} is no kubeconfig", hint=_FIX_FILE) from error
-    if not isinstance(raw, dict):
-        raise KubeconfigError(f"kubeconfig {kubeconfig} is missing or empty", hint=_FIX_FILE)
-    return raw
-
-
-def _named(raw: dict[str, Any], plural: str, singular: str, name: str) -> dict[str, Any]:
-    """Return a copy of what the kubeconfig says under a name; ``file`` is added: where it says so."""
-    for entry in raw.get(plural) or ():
-        value = getattr(entry, "value", entry)  # merging makes nodes of the entries
-        body = value.get(singular) or {} if isinstance(value, dict) else None
-        if isinstance(body, dict) and value.get("name") == name:
-            return {**body, "file": getattr(entry, "path", None) or ""}
-    what = f"{singular} {name!r}" if name else f"current {singular}"
-    raise KubeconfigError(f"the kubeconfig has no {what}", hint="kubectl config get-contexts lists them")
-
-
-def _refuse_impersonation(user: dict[str, Any], context: str) -> None:
-    # The official loader drops these fields without a word, and one would act as oneself.
-    if any(user.get(key) for key in ("as", "as-uid", "as-groups", "as-user-extra")):
+def _proxy(cluster: Entry) -> str:
+    proxy = cluster.text("proxy-url")
+    if not proxy:
+        return ""
+    scheme, host = _split(proxy)
+    if scheme.startswith("socks"):
         raise KubeconfigError(
-            f"context {context!r} impersonates another user ('as'), which telemagic does not support yet",
-            hint="use a context without 'as'",
+            f"the kubeconfig's proxy-url {_safe(proxy)!r} is a SOCKS proxy, which telemagic does not go through",
+            hint="give an http proxy in proxy-url, or forward the API server's port: ssh -L 6443:API-SERVER:6443",
         )
+    if scheme not in ("http", "https") or not host:
+        raise KubeconfigError(
+            f"the kubeconfig's proxy-url {_safe(proxy)!r} is no URL of a proxy", hint=FIX_FILE
+        )
+    return proxy
 
 
-def _wants_token(user: dict[str, Any]) -> bool:
-    return any(user.get(key) for key in ("exec", "token", "tokenFile", "auth-provider"))
+def _split(url: str) -> tuple[str, str]:
+    """Return scheme and host of a URL; empty if it is none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises on nonsense
+    except ValueError:
+        return "", ""
+    return parts.scheme, parts.hostname or ""
 
 
-def _header_source(config: Any, user: dict[str, Any]) -> Headers:  # noqa: ANN401  # kubernetes has no types
-    if user.get("tokenFile"):
-        # The official loader reads it once; such tokens are replaced every few minutes.
-        token = Path(user["file"]).absolute().parent / user["tokenFile"]
-        return lambda: {"authorization": f"Bearer {token.read_text().strip()}"}
+def _safe(url: str) -> str:
+    """Return a URL without the password that it may have."""
+    scheme, _, rest = url.rpartition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
-    def headers() -> dict[str, str]:
-        # The one way to the headers that works in every version; it also runs the refresh hook.
-        return {
-            str(auth["key"]): str(auth["value"])
-            for auth in config.auth_settings().values()
-            if auth.get("in") == "header" and auth.get("value")
-        }
 
+def _header_source(user: Entry) -> Headers:
+    """Return what makes the headers of a kubeconfig's user; a login plugin's token is not among them."""
+    impersonation = _impersonation(user)
+    file = user.path("tokenFile")
+    if file is not None:
+        # Such tokens are replaced every few minutes.
+        return lambda: CIMultiDict([*impersonation, ("Authorization", f"Bearer {file.read_text().strip()}")])
+    token = user.text("token") or _legacy_token(user)
+    authorization = f"Bearer {token}" if token else ""
+    if not token and user.text("username"):
+        pair = f"{user.text('username')}:{user.text('password')}"
+        authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    headers = CIMultiDict(impersonation)
+    if authorization:
+        headers["Authorization"] = authorization
+    return lambda: headers
+
+
+def _legacy_token(user: Entry) -> str:
+    """Return the token that kubectl has left in the file for an ``auth-provider``; renewing it is kubectl's."""
+    provider = user.fields.get("auth-provider")
+    if not provider:
+        return ""
+    given = provider.get("config") if isinstance(provider, dict) else None
+    config = given if isinstance(given, dict) else {}
+    name = str(provider.get("name") or "") if isinstance(provider, dict) else ""
+    token = config.get("id-token") or config.get("access-token")
+    if not isinstance(token, str):
+        raise KubeconfigError(
+            f"the kubeconfig logs in by auth-provider {name!r}, which kubectl gave up, and has no token from it",
+            hint=f"write the kubeconfig anew with the login plugin {_PLUGINS.get(name, 'of your cluster')}",
+        )
+    return token
+
+
+def _impersonation(user: Entry) -> list[tuple[str, str]]:
+    """Return the headers that ask to act as another (Kubernetes authentication, "User impersonation")."""
+    given = {key: user.fields[key] for key in _IMPERSONATION if user.fields.get(key)}
+    if not given:
+        return []
+    groups, extra = given.get("as-groups", []), given.get("as-user-extra", {})
+    if "as" not in given or not isinstance(groups, list) or not isinstance(extra, dict):
+        raise KubeconfigError(
+            f"kubeconfig user {user.name!r} impersonates nobody: 'as' is missing or its groups are no list",
+            hint=FIX_FILE,
+        )
+    headers = [("Impersonate-User", user.text("as"))]
+    if "as-uid" in given:
+        headers.append(("Impersonate-Uid", user.text("as-uid")))
+    headers += [("Impersonate-Group", str(group)) for group in groups]
+    for key, values in extra.items():
+        name = f"Impersonate-Extra-{quote(str(key).lower(), safe='')}"
+        headers += [(name, str(value)) for value in (values if isinstance(values, list) else [values])]
     return headers
 
 
-def _ssl_context(config: Any) -> ssl.SSLContext | None:  # noqa: ANN401  # kubernetes has no types
-    if not str(config.host).startswith("https:"):
-        return None
-    try:
-        context = _trusting(config.ssl_ca_cert or None)
-        if not config.verify_ssl:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if config.cert_file:
-            context.load_cert_chain(config.cert_file, config.key_file)
-    except (ssl.SSLError, OSError) as error:
-        raise KubeconfigError(
-            f"a certificate of the kubeconfig cannot be used: {error}", hint=_FIX_FILE
-        ) from error
-    return context
-
-
-def _trusting(cafile: str | None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=cafile)
+@lru_cache(maxsize=16)
+def _context(trust: Trust, certificate: bytes, key: bytes) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=trust.authority.decode("ascii") if trust.authority else None)
     # Python 3.13 checks key-usage extensions that many clusters' own CAs lack.
     context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
+    if trust.is_blind:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if certificate:
+        # OpenSSL wants a file, and a private key in /tmp would stay there if we were killed (memfd_create(2)).
+        descriptor = os.memfd_create("client-certificate")
+        with open(descriptor, "wb") as file:
+            file.write(certificate + b"\n" + key)
+            file.flush()
+            context.load_cert_chain(f"/proc/self/fd/{descriptor}")
     return context

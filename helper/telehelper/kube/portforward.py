@@ -19,20 +19,34 @@ from telehelper.byte_stream import PulledStream
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from telehelper.kube.access import ApiAccess
+    from telehelper.kube.access import ApiAccess, Identity
 
 PROTOCOL: Final = "v4.channel.k8s.io"
 CONNECT_TIMEOUT: Final = 10.0  # seconds for TCP, TLS and the upgrade
 CLOSE_TIMEOUT: Final = 1.0  # seconds for the server to answer our close, and again for TLS to say goodbye
 _DATA, _ERROR = 0, 1
+_GOODBYE: Final = (
+    aiohttp.WSCloseCode.OK,
+    0,
+)  # not 1001: a server or proxy on the way that is stopping; 0: no code
 
 
 class PortForward(PulledStream):
-    """A :class:`telehelper.byte_stream.ByteStream` over a port-forward WebSocket."""
+    """A :class:`telehelper.byte_stream.ByteStream` over a port-forward WebSocket.
+
+    Attributes
+    ----------
+    announced
+        Set when the server has announced both channels: from now on it dials, and tells if that fails.
+    said_goodbye
+        Whether the server has closed the WebSocket properly; else its end is a connection that broke.
+    """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         super().__init__()
         self._socket = socket
+        self.announced = asyncio.Event()
+        self.said_goodbye = False
         self._announced: set[int] = set()
         # aiohttp has no public way to abort a WebSocket; without this one, closing may take as long as TLS likes.
         connection = getattr(getattr(socket, "_response", None), "connection", None)
@@ -49,9 +63,7 @@ class PortForward(PulledStream):
         while True:
             message = await self._socket.receive()
             if message.type is not aiohttp.WSMsgType.BINARY:
-                if message.type is aiohttp.WSMsgType.ERROR:
-                    raise _broken(str(message.data or self._socket.exception()))
-                return b""
+                return self._ended(message)
             data: bytes = message.data
             channel = data[0] if data else -1
             if channel not in (_DATA, _ERROR):
@@ -60,10 +72,19 @@ class PortForward(PulledStream):
                 if len(data) != 3:
                     raise _broken("channel not announced")
                 self._announced.add(channel)
+                if len(self._announced) == len((_DATA, _ERROR)):
+                    self.announced.set()
             elif channel == _ERROR:
                 raise _broken(data[1:].decode("utf-8", "replace").strip()[:300])
             elif len(data) > 1:
                 return memoryview(data)[1:]
+
+    def _ended(self, message: aiohttp.WSMessage) -> bytes:
+        if message.type is aiohttp.WSMsgType.ERROR:
+            raise _broken(str(message.data or self._socket.exception()))
+        if message.type is aiohttp.WSMsgType.CLOSE and message.data in _GOODBYE:
+            self.said_goodbye = True
+        return b""
 
     async def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         """Send bytes to the pod as one message; returns when more may be sent."""
@@ -89,7 +110,7 @@ def _broken(why: str) -> ConnectionResetError:
 async def open_portforward(
     session: aiohttp.ClientSession,
     access: ApiAccess,
-    headers: dict[str, str],
+    identity: Identity,
     namespace: str,
     pod: str,
     port: int,
@@ -102,7 +123,8 @@ async def open_portforward(
             f"{access.server}/api/v1/namespaces/{namespace}/pods/{pod}/portforward",
             params={"ports": str(port)},
             protocols=(PROTOCOL,),
-            headers=headers,
+            headers=identity.headers,
+            ssl=identity.ssl_context or True,
             proxy=access.proxy or None,
             server_hostname=access.server_hostname or None,
             compress=0,
