@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 import pytest
@@ -106,3 +106,23 @@ def test_a_full_pool_is_an_error_with_a_hint(pick: Callable[..., object], taken:
     with pytest.raises(VifError, match=r"is free") as caught:
         pick([ip_network(taken)], 5)
     assert "VPN" in caught.value.hint
+
+
+def test_addresses_are_looked_up_in_networks_of_their_family() -> None:
+    found = cidr.NetworkSet(
+        [ip_network(text) for text in ("10.0.0.0/24", "10.0.2.0/24", "10.0.0.0/25", "fd00::/64")]
+    )
+    inside = ("10.0.0.0", "10.0.0.255", "10.0.2.7", "fd00::1")
+    outside = ("9.255.255.255", "10.0.1.0", "10.0.3.0", "fd00:0:0:1::", "::a00:1")
+    assert all(ip_address(text) in found for text in inside)
+    assert not any(ip_address(text) in found for text in outside)
+    assert ip_address("10.0.0.1") not in cidr.NetworkSet([])
+
+
+def test_addresses_that_stand_for_others_are_apart_from_the_interfaces_own() -> None:
+    four, six = cidr.free_map_pool([], 0), cidr.free_map_pool_v6([], 0)
+    assert (str(four), str(six)) == ("198.19.192.0/22", "2001:2:0:fffe::/118")
+    assert cidr.free_map_pool([IPv4Network("198.19.192.0/20")], 0) == IPv4Network("198.19.208.0/22")
+    assert cidr.free_map_pool_v6([six], 0) == IPv6Network("2001:2:0:fffe::400/118")
+    assert not cidr.overlap(cidr.MAP_POOL, cidr.VIF_POOL)
+    assert not cidr.overlap(cidr.MAP_POOL_V6, cidr.VIF_POOL_V6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,3 +60,9 @@ def test_free_pair_is_free_and_none_is_missed(taken: list[IPv4Network], index: i
         first, second = cidr.free_pair(taken, index, pool)
         assert int(first) in free
         assert int(second) == int(first) + 1
+
+
+@settings(deadline=None)
+@given(st.lists(networks()), st.integers(0, 63))
+def test_a_set_has_exactly_the_addresses_of_its_networks(nets: list[IPv4Network], offset: int) -> None:
+    assert (IPv4Address(BASE + offset) in cidr.NetworkSet(nets)) == (BASE + offset in addresses(*nets))

@@ -5,15 +5,26 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 
 import pytest
-from telehelper.core.routes import HostRoute, RoutePlan, WantedCidr, foreign, plan
+from telehelper.core.route_plan import FIRST, LAST, MAIN, HostRoute, RoutePlan, WantedCidr
+from telehelper.core.routes import MAX_NOTICES, MAX_ROUTES, MAX_WANTED, foreign, plan
 from telehelper.errors import CidrConflict, UsageError
 
 PODS = WantedCidr("10.244.0.0/16", "pods", "node podCIDR")
 SERVICES = WantedCidr("10.96.0.0/16", "services", "ServiceCIDR")
 
 
-def route(network: str, device: str, *, connected: bool = False, table: int = 254) -> HostRoute:
-    return HostRoute(ip_network(network), device, connected, table)
+def route(
+    network: str,
+    device: str,
+    *,
+    connected: bool = False,
+    table: int = 254,
+    what: str = "",
+    asked: str = MAIN,
+    gateway: str = "",
+) -> HostRoute:
+    hop = ip_address(gateway) if gateway else None
+    return HostRoute(ip_network(network), device, connected, table, what, asked, hop)
 
 
 def rows(made: RoutePlan) -> list[tuple[str, str, str, str, str]]:
@@ -21,10 +32,11 @@ def rows(made: RoutePlan) -> list[tuple[str, str, str, str, str]]:
 
 
 LAPTOP = [
-    route("0.0.0.0/0", "eth0"),
+    route("0.0.0.0/0", "eth0", gateway="192.168.1.1"),
     route("192.168.1.0/24", "eth0", connected=True),
-    route("127.0.0.0/8", "lo", table=255),
+    route("127.0.0.0/8", "lo", table=255, asked=FIRST),
 ]
+VPN, DOCKER = "a VPN", "a container bridge"
 
 
 def test_nothing_in_the_way() -> None:
@@ -53,12 +65,49 @@ def test_default_routes_the_openvpn_pair_and_our_own_device_are_no_conflict() ->
 
 @pytest.mark.parametrize("network", ["10.96.0.0/16", "10.96.3.0/24", "10.96.3.7/32"])
 def test_an_equal_or_more_specific_route_is_a_conflict(network: str) -> None:
-    made = plan([PODS, SERVICES], [*LAPTOP, route(network, "docker0")])
-    assert made.routes == (ip_network("10.244.0.0/16"),)
-    assert rows(made)[0][3:] == ("conflict", f"overlaps {network} on docker0")
+    made = plan([PODS, SERVICES], [*LAPTOP, route(network, "tun0", what=VPN)])
+    (conflict,) = [row for row in made.rows if row.state == "conflict"]
+    assert (str(conflict.network), conflict.device) == (network, "tun0")
+    assert conflict.detail.startswith(f"overlaps {network} on tun0 (a VPN)")
+    with pytest.raises(
+        CidrConflict, match=rf"10\.96\.0\.0/16 overlaps {network} on tun0 \(a VPN\)"
+    ) as caught:
+        made.check()
+    facts = {"wanted": "10.96.0.0/16", "existing": network, "device": "tun0", "what": VPN}
+    assert {name: caught.value.data[name] for name in facts} == facts
+
+
+def test_all_conflicts_are_known_and_told_in_one_error() -> None:
+    existing = [
+        route("10.96.1.0/24", "tun0", what=VPN),
+        route("10.96.2.0/24", "docker0", what=DOCKER, connected=True),
+        route("10.244.0.0/16", "tele1", what="another telemagic connection"),
+        route("10.244.9.0/24", "tele1"),
+    ]
+    made = plan([PODS, SERVICES], existing)
+    assert [error.clash for error in made.conflicts] == [
+        "10.96.0.0/16 overlaps 10.96.1.0/24 on tun0 (a VPN)",
+        "10.96.0.0/16 overlaps 10.96.2.0/24 on docker0 (a container bridge), this machine is attached to it",
+        "10.244.0.0/16 overlaps 10.244.0.0/16 on tele1 (another telemagic connection)",
+        "10.244.0.0/16 overlaps 10.244.9.0/24 on tele1",
+    ]
     with pytest.raises(CidrConflict) as caught:
         made.check()
-    assert caught.value.data == {"wanted": "10.96.0.0/16", "existing": network, "device": "docker0"}
+    text = str(caught.value)
+    assert text.startswith(
+        "the cluster's 10.96.0.0/16 overlaps 10.96.1.0/24 on tun0 (a VPN); 10.96.0.0/16 overlaps"
+    )
+    assert text.endswith("; and 1 more; nothing was changed")
+    assert "--on-conflict map" in caught.value.hint
+    assert "exclude" in caught.value.hint
+    assert "take" not in caught.value.hint, "one of them cannot be taken"
+
+
+def test_what_can_be_taken_is_offered() -> None:
+    with pytest.raises(CidrConflict) as caught:
+        plan([SERVICES], [route("10.96.1.0/24", "tun0", what=VPN)]).check()
+    assert "take (the cluster gets it)" in caught.value.hint
+    assert "--never-proxy 10.96.1.0/24" in caught.value.hint
 
 
 def test_a_vpns_wider_route_is_beaten() -> None:
@@ -76,9 +125,38 @@ def test_a_connected_network_is_never_cut_off_its_neighbours() -> None:
 
 
 def test_a_wider_route_in_a_table_asked_before_main_would_beat_ours() -> None:
-    existing = [route("10.0.0.0/8", "tailscale0", table=52)]
-    assert plan([SERVICES], existing).conflicts
-    assert not plan([SERVICES], [route("10.0.0.0/8", "eth1", table=253)]).conflicts
+    made = plan([SERVICES], [route("10.0.0.0/8", "tailscale0", table=52, asked=FIRST, what=VPN)])
+    with pytest.raises(CidrConflict, match="a routing rule puts it before all of ours: table 52"):
+        made.check()
+    assert made.routes == ()
+    for table, asked in ((253, LAST), (51820, LAST), (254, MAIN)):
+        assert not plan([SERVICES], [route("10.0.0.0/8", "eth1", table=table, asked=asked)]).conflicts
+
+
+def test_a_route_that_is_never_asked_is_in_nobodys_way() -> None:
+    made = plan([SERVICES], [route("10.96.1.0/24", "wg0", table=51820, asked=LAST)])
+    made.check()
+    assert [row.state for row in made.rows] == ["applied"]
+
+
+@pytest.mark.parametrize("on_conflict", ["refuse", "take", "exclude", "map"])
+def test_a_default_route_before_ours_is_a_conflict_whatever_is_chosen(on_conflict: str) -> None:
+    everything = route("0.0.0.0/0", "tailscale0", table=52, asked=FIRST, what=VPN)
+    made = plan([SERVICES], [everything, route("10.96.0.0/24", "tun0")], on_conflict=on_conflict)
+    assert {row.state for row in made.rows} == {"conflict"}
+    with pytest.raises(CidrConflict) as caught:
+        made.check()
+    assert "exit node" in caught.value.hint
+
+
+def test_the_default_gateway_is_never_routed() -> None:
+    made = plan(
+        [WantedCidr("10.96.0.0/30", "services", "x")], [route("0.0.0.0/0", "eth0", gateway="10.96.0.1")]
+    )
+    assert [(row[0], row[4]) for row in rows(made) if row[3] == "skipped"] == [
+        ("10.96.0.1/32", "this machine's default gateway")
+    ]
+    assert len(made.routes) == 2
 
 
 def test_never_proxy_splits_and_ends_a_conflict() -> None:
@@ -157,12 +235,129 @@ def test_a_bad_cidr_of_the_user_is_an_error_of_the_clusters_a_notice() -> None:
 
 
 def test_a_plan_prints_as_a_table() -> None:
-    made = plan([SERVICES, PODS, WantedCidr("x", "pods", "y")], [route("10.96.0.0/24", "br0")])
+    made = plan([SERVICES, PODS, WantedCidr("x", "pods", "y")], [route("10.96.0.0/17", "br0")])
     assert str(made).splitlines() == [
-        "10.96.0.0/16         services     conflict  ServiceCIDR (overlaps 10.96.0.0/24 on br0)",
+        "10.96.0.0/17         services     conflict  ServiceCIDR (overlaps 10.96.0.0/17 on br0)",
+        "10.96.128.0/17       services     applied   ServiceCIDR",
         "10.244.0.0/16        pods         applied   node podCIDR",
         "'x' is no CIDR: left out (y)",
     ]
+
+
+def test_a_cidr_of_a_cluster_is_no_part_of_the_internet() -> None:
+    made = plan([WantedCidr("10.0.0.0/7", "pods", "x"), WantedCidr("fc00::/15", "pods", "y"), SERVICES], [])
+    assert made.notices == (
+        "10.0.0.0/7 is wider than /8: left out (x)",
+        "fc00::/15 is wider than /16: left out (y)",
+    )
+    with pytest.raises(UsageError, match=r"--also-proxy: 10.0.0.0/7 is wider than /8"):
+        plan([], [], also_proxy=["10.0.0.0/7"])
+    assert plan([SERVICES], [], never_proxy=["8.0.0.0/5"]).routes == (), "but it may be kept out"
+
+
+def test_more_routes_than_a_machine_should_have_lose_the_narrowest() -> None:
+    wanted = [WantedCidr(f"10.{n // 128}.{n % 128 * 2}.0/24", "pods", "x") for n in range(MAX_ROUTES)]
+    made = plan([*wanted, WantedCidr("172.16.0.1/32", "pods", "y")], [])
+    assert len(made.routes) == MAX_ROUTES
+    assert rows(made)[-1][3:] == ("skipped", f"more than {MAX_ROUTES} routes")
+    assert made.notices == (f"more than {MAX_ROUTES} routes: 1 networks of the cluster are left out",)
+
+
+def test_a_cluster_cannot_keep_us_busy_with_networks() -> None:
+    wanted = [WantedCidr(f"10.{n // 256}.{n % 256}.7/32", "pods", "x") for n in range(MAX_WANTED + 1)]
+    made = plan([*wanted, *[WantedCidr("nonsense", "pods", "y")] * 100], [])
+    assert (
+        made.notices[0]
+        == f"the cluster names {MAX_WANTED + 101} networks: all after {MAX_WANTED} are left out"
+    )
+    assert len(made.rows) == MAX_WANTED
+    assert len(plan([WantedCidr("nonsense", "pods", "y")] * 100, []).notices) == MAX_NOTICES
+
+
+def test_an_unknown_answer_to_a_conflict() -> None:
+    with pytest.raises(UsageError, match="'ignore' is no answer to a conflict"):
+        plan([PODS], [], on_conflict="ignore")
+
+
+# --- what becomes of a conflict ----------------------------------------------------------------------------------
+
+SMALL = WantedCidr("10.96.0.0/22", "services", "ServiceCIDR")
+
+
+def states(made: RoutePlan) -> list[tuple[str, str, str]]:
+    return [(str(row.network), row.state, row.device) for row in made.rows]
+
+
+def test_take_splits_until_every_route_is_longer_than_the_foreign_one() -> None:
+    made = plan([SMALL], [route("10.96.1.0/24", "tun0", what=VPN)], on_conflict="take")
+    made.check()
+    assert rows(made) == [
+        ("10.96.0.0/24", "services", "ServiceCIDR", "applied", ""),
+        ("10.96.1.0/25", "services", "ServiceCIDR", "applied", "goes before 10.96.1.0/24 on tun0 (a VPN)"),
+        ("10.96.1.128/25", "services", "ServiceCIDR", "applied", "goes before 10.96.1.0/24 on tun0 (a VPN)"),
+        ("10.96.2.0/23", "services", "ServiceCIDR", "applied", ""),
+    ]
+
+
+def test_take_of_nested_foreign_routes_goes_as_deep_as_each() -> None:
+    existing = [route("10.96.0.0/22", "tun0"), route("10.96.3.0/24", "tun0")]
+    made = plan([SMALL], existing, on_conflict="take")
+    made.check()
+    assert [str(network) for network in made.routes] == [
+        "10.96.0.0/23", "10.96.2.0/24", "10.96.3.0/25", "10.96.3.128/25",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("existing", "why"),
+    [
+        (route("10.96.1.0/24", "docker0", connected=True), "this machine is attached to it"),
+        (route("10.0.0.0/8", "eth0", connected=True), "this machine is attached to it"),
+        (route("10.96.1.9/32", "tun0"), "no route can be more specific"),
+        (
+            route("10.96.1.0/24", "tun0", table=52, asked=FIRST),
+            "a routing rule puts it before all of ours: table 52",
+        ),
+        (route("10.96.1.9/32", "tun0", table=255, asked=FIRST), "this machine's own"),
+        (
+            route("10.96.1.0/24", "unreachable", table=0, asked=FIRST),
+            "a routing rule puts it before all of ours",
+        ),
+    ],
+)
+def test_what_cannot_be_taken_is_refused_with_the_reason(existing: HostRoute, why: str) -> None:
+    made = plan([SMALL], [existing, route("10.96.2.0/25", "tun0")], on_conflict="take")
+    with pytest.raises(CidrConflict, match=rf"{existing.device}, {why}; nothing was changed"):
+        made.check()
+    assert made.conflicts[0].data["why"] == why
+    assert len(made.conflicts) == 1, "the other one could be taken"
+
+
+def test_exclude_leaves_the_overlap_where_it_is() -> None:
+    made = plan([SMALL], [route("10.96.1.0/24", "tun0", what=VPN)], on_conflict="exclude")
+    made.check()
+    assert states(made) == [
+        ("10.96.0.0/24", "applied", ""),
+        ("10.96.1.0/24", "skipped", "tun0"),
+        ("10.96.2.0/23", "applied", ""),
+    ]
+    assert made.rows[1].detail == "stays: 10.96.1.0/24 on tun0 (a VPN)"
+
+
+def test_map_routes_nothing_of_the_overlap_either() -> None:
+    existing = [route("10.0.0.0/8", "eth0", connected=True, what="the local network")]
+    made = plan([SMALL, PODS], existing, on_conflict="map")
+    made.check()
+    assert states(made) == [("10.96.0.0/22", "mapped", "eth0"), ("10.244.0.0/16", "mapped", "eth0")]
+    assert made.rows[0].detail == (
+        "names get other addresses: 10.0.0.0/8 on eth0 (the local network), this machine is attached to it"
+    )
+
+
+@pytest.mark.parametrize("on_conflict", ["refuse", "take", "exclude", "map"])
+def test_without_a_conflict_the_choice_changes_nothing(on_conflict: str) -> None:
+    existing = [*LAPTOP, route("10.0.0.0/8", "wg0", what=VPN)]
+    assert plan([PODS, SERVICES], existing, on_conflict=on_conflict) == plan([PODS, SERVICES], existing)
 
 
 # --- IPv6 --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from telehelper.core.routes import HostRoute, WantedCidr, plan
+from telehelper.core.route_plan import FIRST, LAST, MAIN, HostRoute, WantedCidr
+from telehelper.core.routes import plan
 
 if TYPE_CHECKING:
     from telehelper.core.cidr import Network
@@ -34,22 +35,42 @@ host_routes = st.lists(
         foreign_networks,
         st.sampled_from(["eth0", "wg0", "tm0"]),
         st.booleans(),
-        st.sampled_from([254, 254, 253, 52]),
+        asked=st.sampled_from([MAIN, MAIN, LAST, FIRST]),
     ),
     max_size=4,
 )
+choices = st.sampled_from(["refuse", "take", "exclude", "map"])
+LEFT = {"refuse": "conflict", "take": "conflict", "exclude": "skipped", "map": "mapped"}
 
 
-def lookup(table: dict[Network, str], address: IPv4Address) -> str | None:
-    """The kernel's way: the longest prefix that contains the address."""
-    found = [network for network in table if address in network]
-    return table[max(found, key=lambda network: network.prefixlen)] if found else None
+def lookup(existing: list[HostRoute], ours: list[Network], address: IPv4Address) -> str | None:
+    """The kernel's way: tables that a rule asks first, then main, and there the longest prefix."""
+    for asked in (FIRST, MAIN):
+        found = [r for r in existing if r.asked == asked and address in r.network]
+        best = max(found, key=lambda r: r.network.prefixlen, default=None)
+        own = max((n.prefixlen for n in ours if asked == MAIN and address in n), default=-1)
+        if best is not None and best.network.prefixlen == own:
+            raise AssertionError(f"{best} and a route of ours are equal: which one wins is chance")
+        if best is not None and best.network.prefixlen > own:
+            return best.device
+        if own >= 0:
+            return "tm0"
+    return None
 
 
-@settings(deadline=None)
-@given(wanted_lists, host_routes, hole_lists, address_lists)
+def stands(route: HostRoute) -> bool:
+    """Whether no route of ours can have its addresses."""
+    return route.connected or route.asked == FIRST or route.network.prefixlen == 32
+
+
+@settings(deadline=None, max_examples=300)
+@given(wanted_lists, host_routes, hole_lists, address_lists, choices)
 def test_the_plan_is_what_the_oracle_says(
-    wanted: list[IPv4Network], existing: list[HostRoute], never: list[IPv4Network], own: list[IPv4Address]
+    wanted: list[IPv4Network],
+    existing: list[HostRoute],
+    never: list[IPv4Network],
+    own: list[IPv4Address],
+    on_conflict: str,
 ) -> None:
     made = plan(
         [WantedCidr(str(network), "pods", "test") for network in wanted],
@@ -57,37 +78,50 @@ def test_the_plan_is_what_the_oracle_says(
         never_proxy=[str(network) for network in never],
         never_addresses=own,
         own_device="tm0",
+        on_conflict=on_conflict,
     )
     inside = {a for a in UNIVERSE if any(a in network for network in wanted)}
     kept_out = {a for a in UNIVERSE if any(a in network for network in never)} | set(own)
 
-    # Every wanted address is in exactly one row, and nothing else is in any.
-    listed = [a for row in made.rows for a in row.network if isinstance(a, IPv4Address)]
-    assert sorted(listed) == sorted(inside)
-    skipped = {a for row in made.rows if row.state == "skipped" for a in row.network}
-    assert skipped == inside & kept_out
+    # No wanted address is lost silently: each is in exactly one row, and nothing else is in any.
+    state = {a: row.state for row in made.rows for a in row.network}
+    assert sorted(a for row in made.rows for a in row.network) == sorted(inside)
+    for address in inside & kept_out:
+        assert state[address] == "skipped"
 
     # A conflict: some wanted address would be taken from, or kept by, a route that is not ours.
-    others = [r for r in existing if r.device != "tm0" and r.network.prefixlen > 1]
-    clash = False
+    others = [
+        r
+        for r in existing
+        if r.device != "tm0" and r.asked != LAST and (r.network.prefixlen > 1 or r.asked == FIRST)
+    ]
+    refused = False
     for address in inside - kept_out:
         widest = min(network.prefixlen for network in wanted if address in network)
-        for r in others:
-            stubborn = r.connected or r.table == 52 or r.network.prefixlen >= widest
-            clash = clash or (address in r.network and stubborn)
-    assert bool(made.conflicts) == clash
+        clash = [
+            r
+            for r in others
+            if address in r.network and (r.connected or r.asked == FIRST or r.network.prefixlen >= widest)
+        ]
+        lost = [r for r in clash if on_conflict != "take" or stands(r)]
+        hopeless = any(r.network.prefixlen < 2 for r in lost)
+        assert state[address] == ("conflict" if hopeless else LEFT[on_conflict] if lost else "applied")
+        refused = refused or state[address] == "conflict"
+    assert bool(made.conflicts) == refused
 
-    # Applying the plan gives us exactly the wanted addresses and changes no other; undoing it restores the start.
-    if not clash:
-        start: dict[Network, str] = {r.network: r.device for r in others if r.table == 254}
-        assert not start.keys() & set(made.routes)
-        table = start | dict.fromkeys(made.routes, "tm0")
-        for address in UNIVERSE:
-            expected = "tm0" if address in inside - kept_out else lookup(start, address)
-            assert lookup(table, address) == expected
-        for network in made.routes:
-            del table[network]
-        assert table == start
+    # Applying the plan gives us exactly the addresses that it says; no other goes another way, least of all one of a
+    # network this machine is attached to. Without our routes all is as before, for none was equal to another's.
+    start = [r for r in existing if r.device != "tm0"]
+    routes = list(made.routes)
+    assert not {r.network for r in start if r.asked == MAIN} & set(routes)
+    for address in UNIVERSE:
+        ours = state.get(address) == "applied"
+        assert lookup(start, routes, address) == ("tm0" if ours else lookup(start, [], address))
+        attached = any(
+            r.connected and r.asked != LAST and r.network.prefixlen > 1 and address in r.network
+            for r in start
+        )
+        assert not (ours and attached)
 
 
 def image(network: Network) -> IPv6Network:
@@ -98,9 +132,13 @@ def image(network: Network) -> IPv6Network:
 
 
 @settings(deadline=None)
-@given(wanted_lists, host_routes, hole_lists, address_lists)
+@given(wanted_lists, host_routes, hole_lists, address_lists, choices)
 def test_ipv6_is_planned_as_ipv4(
-    wanted: list[IPv4Network], existing: list[HostRoute], never: list[IPv4Network], own: list[IPv4Address]
+    wanted: list[IPv4Network],
+    existing: list[HostRoute],
+    never: list[IPv4Network],
+    own: list[IPv4Address],
+    on_conflict: str,
 ) -> None:
     four = plan(
         [WantedCidr(str(network), "pods", "test") for network in wanted],
@@ -108,6 +146,7 @@ def test_ipv6_is_planned_as_ipv4(
         never_proxy=[str(network) for network in never],
         never_addresses=own,
         own_device="tm0",
+        on_conflict=on_conflict,
     )
     six = plan(
         [WantedCidr(str(image(network)), "pods", "test") for network in wanted],
@@ -115,6 +154,7 @@ def test_ipv6_is_planned_as_ipv4(
         never_proxy=[str(image(network)) for network in never],
         never_addresses=[image(ip_network(address)).network_address for address in own],
         own_device="tm0",
+        on_conflict=on_conflict,
     )
     assert [(image(row.network), row.state) for row in four.rows] == [
         (row.network, row.state) for row in six.rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from bisect import bisect_right
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -21,6 +22,11 @@ _N = TypeVar("_N", IPv4Network, IPv6Network)
 # (RFC 6724 §6, rules 5 and 6).
 VIF_POOL: Final = IPv4Network("198.19.240.0/20")
 VIF_POOL_V6: Final = IPv6Network("2001:2:0:ffff::/117")
+# Where addresses are taken from that stand for others (:mod:`telehelper.core.address_map`): out of the same ranges,
+# apart from the interfaces' own, and divided into parts of 1,024 addresses, one for each connection.
+MAP_POOL: Final = IPv4Network("198.19.192.0/19")
+MAP_POOL_V6: Final = IPv6Network("2001:2:0:fffe::/112")
+MAP_BITS: Final = 10
 SHORTEST_PREFIX: Final = 2  # bits; /0 and OpenVPN's /1 pair mean "everything", which we never take over
 
 
@@ -104,6 +110,22 @@ def subtract(network: Network, holes: Iterable[Network]) -> list[Network]:
     return merge(pieces)
 
 
+class NetworkSet:
+    """Networks to look addresses up in; takes the logarithm of their number."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._starts: dict[int, list[int]] = {4: [], 6: []}
+        self._ends: dict[int, list[int]] = {4: [], 6: []}
+        for network in merge(networks):
+            self._starts[network.version].append(int(network.network_address))
+            self._ends[network.version].append(int(network.broadcast_address))
+
+    def __contains__(self, address: Address) -> bool:
+        value = int(address)
+        at = bisect_right(self._starts[address.version], value) - 1
+        return at >= 0 and value <= self._ends[address.version][at]
+
+
 def free_pair(
     avoid: Sequence[Network], index: int, pool: IPv4Network = VIF_POOL
 ) -> tuple[IPv4Address, IPv4Address]:
@@ -128,6 +150,16 @@ def free_pair(
 def free_address_v6(avoid: Sequence[Network], index: int, pool: IPv6Network = VIF_POOL_V6) -> IPv6Address:
     """Pick an IPv6 address for the VIF; parameters and errors as of `free_pair`."""
     return _first_free(pool, 128, avoid, index).network_address
+
+
+def free_map_pool(avoid: Sequence[Network], index: int) -> IPv4Network:
+    """Pick IPv4 addresses that stand for others; parameters and errors as of `free_pair`."""
+    return _first_free(MAP_POOL, 32 - MAP_BITS, avoid, index)
+
+
+def free_map_pool_v6(avoid: Sequence[Network], index: int) -> IPv6Network:
+    """Pick IPv6 addresses that stand for others; parameters and errors as of `free_pair`."""
+    return _first_free(MAP_POOL_V6, 128 - MAP_BITS, avoid, index)
 
 
 def _first_free(pool: _N, prefix: int, avoid: Sequence[Network], index: int) -> _N:

@@ -17,8 +17,19 @@ changes a machine; whoever applies a plan calls :meth:`RoutePlan.check` first.
      a hole in the right place would make our pieces longer than the foreign route, and we would silently win.
    - a *wider* route is legitimately beaten by ours (a company VPN has all of 10.0.0.0/8, the cluster is in it),
      unless the machine itself is connected to that network (our route would cut it off its own neighbours) or
-     the route is in another table, whose rule may be asked before the main table.
+     a routing rule has its table asked before ours (:mod:`telehelper.core.policy_rules`).
    - default routes and OpenVPN's pair of /1 are everybody's; our own device's routes are what we replace.
+
+4. What becomes of the addresses in conflict is the user's choice, ``--on-conflict``:
+
+   - *refuse*: :meth:`RoutePlan.check` raises.
+   - *take*: the cluster gets them, by routes that are longer than the foreign one. Not possible, and so still a
+     conflict, where the machine is connected, a rule asks the other table first, or the other route is one address.
+   - *exclude*: they stay where they are. *map*: too, and names in there are answered with addresses that stand for
+     them (:mod:`telehelper.core.address_map`).
+
+   With *exclude* and *map* single addresses may still be routed when a name leads there; see
+   :mod:`telehelper.core.admission`. A foreign default route that is asked before ours beats all of them.
 
 Both families go the same way. On a machine without IPv6 its CIDRs stay out, and a notice says so.
 
@@ -27,11 +38,28 @@ Because a planned route is never equal to an existing one, deleting the planned 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
 from telehelper.core import cidr
+from telehelper.core.route_plan import (
+    APPLIED,
+    CONFLICT,
+    EXCLUDE,
+    FIRST,
+    LAST,
+    MAP,
+    MAPPED,
+    REFUSE,
+    SKIPPED,
+    TAKE,
+    Hole,
+    HostRoute,
+    PlannedRoute,
+    RoutePlan,
+    WantedCidr,
+)
 from telehelper.errors import CidrConflict, UsageError
 
 if TYPE_CHECKING:
@@ -39,12 +67,13 @@ if TYPE_CHECKING:
 
     from telehelper.core.cidr import Address, Network
 
-TABLE_MAIN: Final = 254  # linux/rtnetlink.h RT_TABLE_MAIN
-TABLE_DEFAULT: Final = 253  # RT_TABLE_DEFAULT: asked after main
+_LEFT: Final = {REFUSE: CONFLICT, TAKE: CONFLICT, EXCLUDE: SKIPPED, MAP: MAPPED}  # what we do not get becomes
 
-APPLIED: Final = "applied"
-SKIPPED: Final = "skipped"
-CONFLICT: Final = "conflict"
+# Bits. A shorter prefix of a cluster is no network but a part of the Internet; netd refuses the same.
+WIDEST: Final = {4: 8, 6: 16}
+MAX_WANTED: Final = 1024  # CIDRs of a cluster; further ones are not looked at
+MAX_NOTICES: Final = 20  # about CIDRs that are none
+MAX_ROUTES: Final = 700  # netd takes 1024: there is room for single addresses; the widest are kept
 
 # Never the cluster's, whatever it says: "this network", loopback, link-local (cloud metadata), multicast, reserved; of
 # IPv6 all of ::/8, which has the loopback and the IPv4-mapped addresses. netd refuses the same.
@@ -64,95 +93,29 @@ NEVER: Final = tuple(
 
 
 @dataclass(frozen=True, slots=True)
-class WantedCidr:
-    """A CIDR of the cluster as its manager wrote it. ``kind``: pods, services or user; ``source``: how it was found."""
-
-    cidr: str
-    kind: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class HostRoute:
-    """A route this machine has."""
-
-    network: Network
-    device: str  # or the type of a route that has none: "blackhole"
-    connected: bool = False  # the machine has an address in this network
-    table: int = TABLE_MAIN
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedRoute:
-    """One row of a plan. ``state``: applied, skipped or conflict."""
-
-    network: Network
-    kind: str
-    source: str
-    state: str
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RoutePlan:
-    """What to route to the VIF, what not, and why. ``str(plan)`` is a table for people."""
-
-    rows: tuple[PlannedRoute, ...]
-    conflicts: tuple[CidrConflict, ...] = ()
-    notices: tuple[str, ...] = ()  # what was left out and the user does not know of, one line each
-
-    @property
-    def routes(self) -> tuple[Network, ...]:
-        """The routes to make, in order."""
-        return tuple(row.network for row in self.rows if row.state == APPLIED)
-
-    def check(self) -> None:
-        """Refuse a plan with conflicts.
-
-        Raises
-        ------
-        CidrConflict
-            The first of them.
-        """
-        if self.conflicts:
-            raise self.conflicts[0]
-
-    def __str__(self) -> str:
-        lines = [
-            f"{row.network!s:<20} {row.kind:<12} {row.state:<9} {row.source}"
-            + (f" ({row.detail})" if row.detail else "")
-            for row in self.rows
-        ]
-        return "\n".join([*lines, *self.notices])
-
-
-@dataclass(frozen=True, slots=True)
 class _Want:
     network: Network
     kind: str
     source: str
 
-
-@dataclass(frozen=True, slots=True)
-class _Hole:
-    network: Network
-    detail: str
+    def row(self, network: Network, state: str, detail: str = "", device: str = "") -> PlannedRoute:
+        return PlannedRoute(network, self.kind, self.source, state, detail, device)
 
 
-_NO_IPV6: Final = _Hole(ip_network("::/0"), "this machine has IPv6 switched off")
+_NO_IPV6: Final = Hole(ip_network("::/0"), "this machine has IPv6 switched off")
 
 
 def foreign(existing: Iterable[HostRoute], own_device: str | None = None) -> list[HostRoute]:
-    """Return the routes that somebody else has on this machine: not the default ones, not ours."""
+    """Return the routes that somebody else has on this machine: not ours, and of the default ones those before ours."""
     return [
         route
         for route in existing
-        if route.device != own_device and route.network.prefixlen >= cidr.SHORTEST_PREFIX
+        if route.device != own_device and (not route.is_default or route.asked == FIRST)
     ]
 
 
-def _joined(texts: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(texts))
+def _joined(texts: Iterable[object]) -> str:
+    return ", ".join(dict.fromkeys(map(str, texts)))
 
 
 def _unite(wants: Sequence[_Want]) -> list[_Want]:
@@ -173,46 +136,109 @@ def _unite(wants: Sequence[_Want]) -> list[_Want]:
     return out
 
 
+def _parse(text: str, option: str = "") -> Network:
+    network = cidr.parse(text, option)
+    if network.prefixlen < WIDEST[network.version]:
+        where = f"{option}: " if option else ""
+        raise UsageError(
+            f"{where}{text} is wider than /{WIDEST[network.version]}", hint="name the networks you mean"
+        )
+    return network
+
+
 def _parse_wanted(wanted: Sequence[WantedCidr]) -> tuple[list[_Want], list[str]]:
     wants: list[_Want] = []
     refused: list[str] = []
-    for item in wanted:
+    for item in wanted[:MAX_WANTED]:
         try:
-            wants.append(_Want(cidr.parse(item.cidr), item.kind, item.source))
+            wants.append(_Want(_parse(item.cidr), item.kind, item.source))
         except UsageError as error:  # not the user's words: the cluster's; the others are still good
             refused.append(f"{error.message}: left out ({item.source})")
-    return wants, refused
+    if len(wanted) > MAX_WANTED:
+        refused.insert(0, f"the cluster names {len(wanted)} networks: all after {MAX_WANTED} are left out")
+    return wants, refused[:MAX_NOTICES]
 
 
-def _skipped(want: _Want, holes: Sequence[_Hole]) -> list[PlannedRoute]:
-    """Return rows for what of `want` is in a hole, each address once: the first hole takes it."""
+def _parts(
+    network: Network, claims: Iterable[tuple[Network, str, str]], want: _Want, state: str
+) -> list[PlannedRoute]:
+    """Return rows for what of `network` is claimed, each address once: the first claim takes it."""
     rows: list[PlannedRoute] = []
     before: list[Network] = []
-    for hole in holes:
-        if cidr.overlap(hole.network, want.network):
-            part = hole.network if cidr.contains(want.network, hole.network) else want.network
-            rest = cidr.subtract(part, before)
-            rows += [PlannedRoute(n, want.kind, want.source, SKIPPED, hole.detail) for n in rest]
+    for claim, detail, device in claims:
+        if cidr.overlap(claim, network):
+            part = claim if cidr.contains(network, claim) else network
+            rows += [want.row(rest, state, detail, device) for rest in cidr.subtract(part, before)]
             before.append(part)
     return rows
 
 
 def _is_conflict(want: _Want, route: HostRoute) -> bool:
-    if cidr.contains(want.network, route.network) or route.connected:
-        return True
-    return route.table not in (TABLE_MAIN, TABLE_DEFAULT)
+    return cidr.contains(want.network, route.network) or route.connected or route.asked == FIRST
 
 
-def _judge(want: _Want, piece: Network, others: Sequence[HostRoute]) -> tuple[PlannedRoute, HostRoute | None]:
-    """Decide on one piece: its row, and the route in its way."""
-    near = [route for route in others if cidr.overlap(route.network, piece)]
-    for route in near:
-        if _is_conflict(want, route):
-            detail = f"overlaps {route.network} on {route.device}"
-            return PlannedRoute(piece, want.kind, want.source, CONFLICT, detail), route
-    beaten = _joined(f"{route.network} on {route.device}" for route in near)
-    detail = f"goes before {beaten}" if beaten else ""
-    return PlannedRoute(piece, want.kind, want.source, APPLIED, detail), None
+def _finer(piece: Network, rivals: Sequence[HostRoute]) -> list[Network]:
+    """Return the fewest parts of a piece that are each longer than all rivals they overlap."""
+    inside = [route for route in rivals if cidr.contains(piece, route.network)]
+    if not inside:
+        return [piece]
+    return [part for half in piece.subnets() for part in _finer(half, inside)]
+
+
+def _judge(
+    want: _Want, piece: Network, rivals: Sequence[HostRoute], on_conflict: str
+) -> tuple[list[PlannedRoute], list[HostRoute]]:
+    """Decide on one piece: its rows, and the routes in its way."""
+    near = [route for route in rivals if cidr.overlap(route.network, piece)]
+    blockers = [route for route in near if _is_conflict(want, route)]
+    taking = on_conflict == TAKE
+    lost = [route for route in blockers if not taking or route.why_it_stays]
+    hopeless = [route for route in lost if route.is_default]
+    words = {SKIPPED: "stays: ", MAPPED: "names get other addresses: ", CONFLICT: "overlaps "}
+    rows: list[PlannedRoute] = []
+    for group, state in ((hopeless, CONFLICT), (lost, _LEFT[on_conflict])):
+        claims = [(r.network, words[state] + _reasoned(r), r.device) for r in group]
+        rows += _parts(piece, claims, want, state)
+        if rows:
+            break
+    for part in cidr.subtract(piece, [route.network for route in lost]):
+        beaten = [route for route in near if cidr.overlap(route.network, part)]
+        for finer in _finer(part, beaten):
+            over = [route for route in beaten if cidr.overlap(route.network, finer)]
+            rows.append(want.row(finer, APPLIED, f"goes before {_joined(over)}" if over else ""))
+    return rows, [route for route in lost if route.is_default or _LEFT[on_conflict] == CONFLICT]
+
+
+def _reasoned(route: HostRoute) -> str:
+    return f"{route}, {route.why_it_stays}" if route.why_it_stays else str(route)
+
+
+def _limited(rows: list[PlannedRoute]) -> tuple[list[PlannedRoute], list[str]]:
+    """Skip the narrowest routes if there are too many for a machine."""
+    applied = sorted((row for row in rows if row.state == APPLIED), key=lambda row: row.network.prefixlen)
+    dropped = set(applied[MAX_ROUTES:])
+    if not dropped:
+        return rows, []
+    why = f"more than {MAX_ROUTES} routes"
+    kept = [replace(row, state=SKIPPED, detail=why) if row in dropped else row for row in rows]
+    return kept, [f"{why}: {len(dropped)} networks of the cluster are left out"]
+
+
+def _holes(
+    never_proxy: Sequence[str],
+    never_addresses: Iterable[Address],
+    existing: Iterable[HostRoute],
+    *,
+    ipv6: bool,
+) -> tuple[Hole, ...]:
+    gateways = [route.gateway for route in existing if route.is_default and route.gateway is not None]
+    return (
+        *([] if ipv6 else [_NO_IPV6]),
+        *(Hole(cidr.parse(text, "--never-proxy"), "--never-proxy") for text in never_proxy),
+        *(Hole(ip_network(a), "the tunnel itself needs it") for a in never_addresses),
+        *(Hole(ip_network(a), "this machine's default gateway") for a in gateways),
+        *(Hole(network, "never a cluster's") for network in NEVER),
+    )
 
 
 def plan(
@@ -224,6 +250,7 @@ def plan(
     never_addresses: Iterable[Address] = (),
     own_device: str | None = None,
     ipv6: bool = True,
+    on_conflict: str = REFUSE,
 ) -> RoutePlan:
     """Plan the routes to the VIF; changes nothing and finds all conflicts.
 
@@ -232,7 +259,7 @@ def plan(
     wanted
         The cluster's CIDRs. One that is none is left out and named in `RoutePlan.notices`.
     existing
-        The machine's routes, of all tables and both families.
+        The machine's routes, of all tables and both families, ranked (:func:`telehelper.core.policy_rules.rank`).
     also_proxy, never_proxy
         CIDRs as the user typed them.
     never_addresses
@@ -241,30 +268,38 @@ def plan(
         The VIF, if it is there already: its routes are no conflict.
     ipv6
         Whether the VIF has IPv6. Without, nothing of it is routed, and `RoutePlan.notices` tells what.
+    on_conflict
+        refuse, take, exclude or map.
 
     Raises
     ------
     UsageError
-        A CIDR of the user's is none.
+        A CIDR of the user's is none, or there is no such answer to a conflict.
     """
+    if on_conflict not in _LEFT:
+        raise UsageError(f"{on_conflict!r:.40} is no answer to a conflict", hint=f"one of {', '.join(_LEFT)}")
     wants, notices = _parse_wanted(wanted)
-    wants += [_Want(cidr.parse(text, "--also-proxy"), "user", "--also-proxy") for text in also_proxy]
-    holes = [] if ipv6 else [_NO_IPV6]
-    holes += [_Hole(cidr.parse(text, "--never-proxy"), "--never-proxy") for text in never_proxy]
-    holes += [_Hole(ip_network(a), "the tunnel itself needs it") for a in never_addresses]
-    holes += [_Hole(network, "never a cluster's") for network in NEVER]
-    others = foreign(existing, own_device)
+    wants += [_Want(_parse(text, "--also-proxy"), "user", "--also-proxy") for text in also_proxy]
+    holes = _holes(never_proxy, never_addresses, existing, ipv6=ipv6)
+    rivals = [route for route in foreign(existing, own_device) if route.asked != LAST]
     rows: list[PlannedRoute] = []
-    conflicts: dict[tuple[str, str, str], CidrConflict] = {}
+    conflicts: dict[tuple[str, HostRoute], CidrConflict] = {}
     for want in _unite(wants):
         for piece in cidr.subtract(want.network, [hole.network for hole in holes]):
-            row, blocker = _judge(want, piece, others)
-            rows.append(row)
-            if blocker is not None:
-                facts = str(want.network), str(blocker.network), blocker.device
-                conflicts[facts] = CidrConflict.of(*facts)
-        rows += _skipped(want, holes)
-    rows.sort(key=lambda row: cidr.sort_key(row.network))
+            judged, blockers = _judge(want, piece, rivals, on_conflict)
+            rows += judged
+            for route in blockers:
+                conflicts[str(want.network), route] = _conflict(want, route)
+        rows += _parts(want.network, [(hole.network, hole.detail, "") for hole in holes], want, SKIPPED)
+    rows, too_many = _limited(sorted(rows, key=lambda row: cidr.sort_key(row.network)))
+    notices += too_many
     if not ipv6 and (left_out := [str(row.network) for row in rows if row.network.version == 6]):
         notices.append(f"{_NO_IPV6.detail}: {', '.join(left_out)} cannot be reached")
-    return RoutePlan(tuple(rows), tuple(conflicts.values()), tuple(notices))
+    named = tuple(want.network for want in _unite(wants))
+    return RoutePlan(tuple(rows), tuple(conflicts.values()), tuple(notices), named, holes, tuple(rivals))
+
+
+def _conflict(want: _Want, route: HostRoute) -> CidrConflict:
+    return CidrConflict.of(
+        str(want.network), str(route.network), route.device, what=route.what, why=route.why_it_stays
+    )
