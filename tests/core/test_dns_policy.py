@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 
 import pytest
-from telehelper.core.dns_message import AAAA, A, Question, Record, Response, from_text, to_text
-from telehelper.core.dns_policy import DnsPolicy, reverse_network, search_list
+from telehelper.core.dns_message import from_text, to_text
+from telehelper.core.dns_policy import DnsPolicy, link_domains, reverse_domains, reverse_network, search_list
 
 POLICY = DnsPolicy(
     domain="cluster.local",
@@ -121,31 +120,6 @@ def test_the_search_list_is_a_pods() -> None:
     )
 
 
-QUESTION = Question((b"x",), (b"x",), AAAA, 1)
-INSIDE, OUTSIDE = ip_address("fd12::1").packed, ip_address("fd13::1").packed
-
-
-def records(*found: tuple[int, bytes]) -> tuple[Record, ...]:
-    return tuple(Record((b"x",), rtype, 1, 5, (data,)) for rtype, data in found)
-
-
-def test_ipv6_addresses_that_are_not_routed_are_left_out() -> None:
-    every = records((AAAA, INSIDE), (AAAA, OUTSIDE), (A, bytes(4)), (AAAA, b"short"))
-    kept = records((AAAA, INSIDE), (A, bytes(4)))
-    response = Response(1, 0x8000, QUESTION, every, (), every)
-    assert POLICY.reachable(response) == response._replace(answers=kept, additionals=kept)
-
-
-def test_without_routes_of_ipv6_there_are_no_such_addresses() -> None:
-    response = Response(1, 0x8000, QUESTION, records((AAAA, INSIDE)), (), ())
-    assert replace(POLICY, cluster_cidrs=(ip_network("0.0.0.0/2"),)).reachable(response).answers == ()
-
-
-def test_an_address_that_holds_a_name_is_none() -> None:
-    odd = Record((b"x",), AAAA, 1, 5, ((b"name",),))
-    assert POLICY.reachable(Response(1, 0x8000, QUESTION, (odd,), (), ())).answers == ()
-
-
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
@@ -156,3 +130,42 @@ def test_an_address_that_holds_a_name_is_none() -> None:
 )
 def test_names_for_people(name: str, shown: str) -> None:
     assert POLICY.display(from_text(name)) == shown
+
+
+# --- what systemd-resolved is told -------------------------------------------------------------------------------
+
+
+def test_what_is_sent_to_the_link() -> None:
+    networks = (ip_network("198.18.0.0/15"), ip_network("10.1.2.0/24"))
+    assert link_domains("shop", "cluster.local", ("dev", "shop"), networks) == (
+        "shop.svc.cluster.local",
+        "svc.cluster.local",
+        "cluster.local",
+        "~svc",
+        "~shop",
+        "~dev",
+        "~18.198.in-addr.arpa",
+        "~19.198.in-addr.arpa",
+        "~2.1.10.in-addr.arpa",
+    )
+
+
+def test_a_cluster_domain_of_one_label_is_only_routed() -> None:
+    assert link_domains("shop", "k8s", (), ())[:3] == ("shop.svc.k8s", "svc.k8s", "~k8s")
+
+
+@pytest.mark.parametrize(
+    ("network", "domains"),
+    [
+        ("10.0.0.0/8", ["10.in-addr.arpa"]),
+        ("10.32.0.0/14", [f"{i}.10.in-addr.arpa" for i in range(32, 36)]),
+        ("10.32.0.0/11", []),  # 32 domains
+        ("10.1.2.3/32", []),
+        ("0.0.0.0/0", []),
+        ("fd12::/16", ["2.1.d.f.ip6.arpa"]),
+        ("fd12::/15", ["2.1.d.f.ip6.arpa", "3.1.d.f.ip6.arpa"]),
+        ("fd12::1/128", []),
+    ],
+)
+def test_the_domains_of_a_networks_reverse_names(network: str, domains: list[str]) -> None:
+    assert list(reverse_domains(ip_network(network))) == domains

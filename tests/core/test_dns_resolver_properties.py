@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import itertools
 from ipaddress import ip_network
+from typing import TYPE_CHECKING
 
+import dns.flags
 import dns.message
+import dns.rrset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from telehelper.core import dns_message as codec
+from telehelper.core.dns_actions import Action, Admit, Answer, AskCluster, AskUpstream, Drop, Forget
 from telehelper.core.dns_policy import DnsPolicy
-from telehelper.core.dns_resolver import Action, Answer, AskCluster, AskUpstream, Drop, Forget, Resolver
+from telehelper.core.dns_resolver import Resolver
+
+if TYPE_CHECKING:
+    from telehelper.core.cidr import Address
 
 POLICY = DnsPolicy("cluster.local", "shop", frozenset({"dev"}), (ip_network("198.18.0.0/16"),))
 NAMES = ["postgres", "a.dev", "example.com", "x.shop.svc.cluster.local", "1.0.18.198.in-addr.arpa", "."]
@@ -38,6 +45,7 @@ class Run:
         self.owed: set[object] = set()
         self.open: dict[int, bytes] = {}
         self.upstream: set[int] = set()
+        self.admitting: dict[int, tuple[Address, ...]] = {}
         self.clients = itertools.count()
 
     def perform(self, actions: list[Action]) -> None:
@@ -47,7 +55,7 @@ class Run:
                     assert client in self.owed  # asked, and not yet answered
                     self.owed.remove(client)
                     assert codec.parse_response(data).id == 3
-                case AskCluster(ident, data):
+                case AskCluster(ident, data, _):
                     name = codec.to_text(codec.parse_query(data).question.name)
                     assert name.endswith((".cluster.local", ".18.198.in-addr.arpa"))
                     self.open[ident] = data
@@ -55,6 +63,11 @@ class Run:
                     assert b"cluster" not in data
                     self.open[ident] = data
                     self.upstream.add(ident)
+                case Admit(ident, addresses):
+                    assert addresses
+                    self.admitting[ident] = addresses
+                case Forget(ident) if ident in self.admitting:
+                    del self.admitting[ident]
                 case Forget(ident):
                     self.upstream.remove(ident)
                     del self.open[ident]
@@ -72,9 +85,23 @@ class Run:
             ident = sorted(self.open)[pick % len(self.open)]
             made = dns.message.make_response(dns.message.from_wire(self.open[ident]))
             made.set_rcode(rcode)
+            if rcode == 0:
+                name = made.question[0].name.to_text()
+                made.answer = [dns.rrset.from_text(name, 5, "IN", "A", f"198.18.0.{pick}", "127.0.0.1")]
+                made.flags |= dns.flags.TC if pick == 3 else 0
             self.perform(self.resolver.receive_answer(ident, made.to_wire(), self.now))
             if ident not in self.upstream:
                 self.open.pop(ident, None)
+
+    def admit(self, pick: int, well: bool) -> None:
+        if self.admitting:
+            ident = sorted(self.admitting)[pick % len(self.admitting)]
+            addresses = self.admitting.pop(ident)
+            told = {address: address for address in addresses[pick % 2 :]}
+            resolver = self.resolver
+            self.perform(
+                resolver.receive_admission(ident, told) if well else resolver.admission_failed(ident)
+            )
 
     def pass_time(self) -> None:
         when = self.resolver.next_timer()
@@ -88,6 +115,7 @@ steps = st.lists(
         st.tuples(st.just("query"), st.sampled_from(NAMES)),
         st.tuples(st.just("answer"), st.integers(0, 9), st.sampled_from([0, 2, 3, 5])),
         st.tuples(st.just("time")),
+        st.tuples(st.just("admit"), st.integers(0, 9), st.booleans()),
         st.tuples(st.just("down")),
         st.tuples(st.just("up")),
         st.tuples(st.just("fail"), st.integers(0, 9)),
@@ -111,9 +139,11 @@ def test_every_query_is_answered_exactly_once_in_the_end(
             case ("time",):
                 run.pass_time()
             case ("down",):
-                run.perform(run.resolver.tunnel_down())
+                run.resolver.tunnel_down(run.now)
             case ("up",):
-                run.resolver.tunnel_up()
+                run.perform(run.resolver.tunnel_up(run.now))
+            case ("admit", int(pick), bool(well)):
+                run.admit(pick, well)
             case ("fail", int(pick)) if run.open:
                 ident = sorted(run.open)[pick % len(run.open)]
                 run.perform(run.resolver.upstream_failed(ident, run.now))

@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.rdataset
 import dns.rrset
 import pytest
 import uvloop
 from telehelper.core import dns_resolver
 from telehelper.core.dns_policy import DnsPolicy
 from telehelper.datapath.dns_io import DnsShell
+from telehelper.errors import CidrConflict
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable
+    from collections.abc import Awaitable, Callable, Hashable, Sequence
+
+    from telehelper.core.cidr import Address
 
 POLICY = DnsPolicy("cluster.local", "shop", frozenset({"shop", "dev"}))
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
@@ -80,13 +84,26 @@ class Client:
 
     def __init__(self) -> None:
         self.to_cluster: list[bytes] = []
+        self.streams: list[bool] = []
+        self.admitted: list[Address] = []
+        self.may_admit = asyncio.Event()
+        self.may_admit.set()
+        self.admit_error: Exception | None = None
         self.asked_twice = asyncio.Event()
         self.answers: asyncio.Queue[tuple[Hashable, dns.message.Message]] = asyncio.Queue()
 
     def shell(self, upstreams: tuple[str, ...] = ("127.0.0.1",), port: int = 53) -> DnsShell:
-        return DnsShell(POLICY, self.ask_cluster, self.answer, upstreams, port=port)
+        return DnsShell(POLICY, self.ask_cluster, self.answer, upstreams, admit=self.admit, port=port)
 
-    def ask_cluster(self, data: bytes) -> None:
+    async def admit(self, addresses: Sequence[Address]) -> dict[Address, Address]:
+        self.admitted.extend(addresses)
+        await self.may_admit.wait()
+        if self.admit_error is not None:
+            raise self.admit_error
+        return {address: address for address in addresses}
+
+    def ask_cluster(self, data: bytes, stream: bool) -> None:
+        self.streams.append(stream)
         self.to_cluster.append(data)
         if len(self.to_cluster) == 2:
             self.asked_twice.set()
@@ -226,17 +243,123 @@ def test_cluster_names_go_to_the_cluster_and_a_lost_datagram_is_sent_again(
     run(test)
 
 
-def test_the_tunnel_dies_and_comes_back() -> None:
+def test_the_tunnel_dies_and_what_was_asked_is_asked_again_when_it_is_back() -> None:
     async def test(client: Client, shell: DnsShell, _: Nameserver) -> None:
         shell.query("me", query("postgres"))
         shell.tunnel_down()
-        assert (await client.receive()).rcode() == dns.rcode.SERVFAIL
         shell.tunnel_up()
+        assert len(client.to_cluster) == 2
         shell.set_policy(DnsPolicy("cluster.local", "other"))
-        shell.query("me", query("postgres"))
+        shell.query("me", query("catalog"))
         assert b"\x05other" in client.to_cluster[-1]
 
     run(test)
+
+
+def test_a_tunnel_that_stays_away_is_servfail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_resolver, "RECONNECT_WAIT", 0.05)
+
+    async def test(client: Client, shell: DnsShell, _: Nameserver) -> None:
+        shell.tunnel_down()
+        shell.query("me", query("postgres"))
+        assert client.to_cluster == []
+        assert (await client.receive()).rcode() == dns.rcode.SERVFAIL
+
+    run(test)
+
+
+@pytest.mark.parametrize("factory", LOOPS)
+def test_addresses_are_admitted_before_they_are_told_and_others_do_not_wait(
+    factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def test(client: Client, shell: DnsShell, _: Nameserver) -> None:
+        client.may_admit.clear()
+        shell.query("slow", query("postgres"))
+        shell.cluster_answer(respond(client.to_cluster[0], "198.18.0.9").to_wire())
+        shell.query("quick", query("a.example.com"))
+        async with asyncio.timeout(5):
+            assert (await client.answers.get())[0] == "quick"
+        assert client.admitted == [ip_address("198.18.0.9")]
+        client.may_admit.set()
+        assert first(await client.receive()) == "198.18.0.9"
+
+    run(test, factory)
+
+
+@pytest.mark.parametrize("error", [OSError(19, "No such device"), CidrConflict("10.0.0.9 is elsewhere")])
+def test_what_cannot_be_admitted_is_servfail_and_counted(error: Exception) -> None:
+    async def test(client: Client, shell: DnsShell, _: Nameserver) -> None:
+        client.admit_error = error
+        shell.query("me", query("postgres"))
+        shell.cluster_answer(respond(client.to_cluster[0], "198.18.0.9").to_wire())
+        assert (await client.receive()).rcode() == dns.rcode.SERVFAIL
+        assert shell.drops == {"dns: addresses could not be routed": 1}
+
+    run(test)
+
+
+def test_admission_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_resolver, "ADMISSION_TIMEOUT", 0.05)
+
+    async def test(client: Client, shell: DnsShell, _: Nameserver) -> None:
+        client.may_admit.clear()
+        shell.query("me", query("postgres"))
+        shell.cluster_answer(respond(client.to_cluster[0], "198.18.0.9").to_wire())
+        assert (await client.receive()).rcode() == dns.rcode.SERVFAIL
+        assert shell.drops == {"dns: addresses could not be routed": 1}
+
+    run(test)
+
+
+def test_what_the_cluster_cut_short_is_asked_over_tcp_and_may_fail() -> None:
+    async def test(client: Client, shell: DnsShell, _: Nameserver) -> None:
+        shell.query("me", query("postgres"))
+        cut = respond(client.to_cluster[0], "198.18.0.9")
+        cut.flags |= dns.flags.TC
+        shell.cluster_answer(cut.to_wire())
+        assert client.streams == [False, True]
+        shell.cluster_failed(int.from_bytes(client.to_cluster[1][:2], "big"))
+        message = await client.receive()
+        assert message.flags & dns.flags.TC
+        assert first(message) == "198.18.0.9"
+
+    run(test)
+
+
+def test_a_client_of_a_stream_gets_all_of_it() -> None:
+    async def test(client: Client, shell: DnsShell, _: Nameserver) -> None:
+        shell.query("me", query("postgres"), 65535)
+        wire = respond(client.to_cluster[0], "198.18.0.9").to_wire()
+        made = dns.message.from_wire(wire)
+        made.answer[0].update(dns.rdataset.from_text("IN", "A", 5, *(f"198.18.1.{i}" for i in range(200))))
+        shell.cluster_answer(made.to_wire())
+        assert len((await client.receive()).answer[0]) == 201
+
+    run(test)
+
+
+def test_a_name_that_is_expected_is_seen_and_answered_here() -> None:
+    async def test(client: Client, shell: DnsShell, nameserver: Nameserver) -> None:
+        seen = asyncio.create_task(shell.arrives(b"telemagic-0123", 5))
+        await asyncio.sleep(0)
+        shell.query("me", query("Telemagic-0123.shop.svc.cluster.local"))
+        assert await seen
+        assert (await client.receive()).rcode() == dns.rcode.NXDOMAIN
+        assert (client.to_cluster, nameserver.seen) == ([], [])
+        assert not await shell.arrives(b"telemagic-0123", 0.01)
+
+    run(test)
+
+
+def test_other_nameservers_of_the_machine_are_asked() -> None:
+    async def test(client: Client, shell: DnsShell, _: Nameserver) -> None:
+        shell.query("me", query("a.example.com"))
+        assert (await client.receive()).rcode() == dns.rcode.SERVFAIL
+        shell.set_upstreams(["127.0.0.1"])
+        shell.query("me", query("a.example.com"))
+        assert first(await client.receive()) == "203.0.113.1"
+
+    run(test, upstreams=())
 
 
 def test_nothing_is_called_after_close() -> None:
@@ -257,7 +380,12 @@ def test_a_system_resolver_takes_our_answers() -> None:
     async def main() -> None:
         client = Client()
         loop = asyncio.get_running_loop()
-        shell = DnsShell(POLICY, client.to_cluster.append, lambda who, data: stub.sendto(data, who))  # type: ignore[arg-type]
+        shell = DnsShell(
+            POLICY,
+            client.ask_cluster,
+            lambda who, data: stub.sendto(data, who),  # type: ignore[arg-type]
+            admit=client.admit,
+        )
 
         class Stub(asyncio.DatagramProtocol):
             def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:

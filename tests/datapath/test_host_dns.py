@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 from telehelper.core.resolv_conf import ResolvConf
-from telehelper.datapath.host_dns import read_host_dns
+from telehelper.datapath.host_dns import find_layer, read_host_dns
 from telehelper.messages import Configure, RouteSpec, SetDns
 from telehelper.netd.permits import check_configure, check_dns
 
@@ -47,3 +48,33 @@ def test_netd_permits_what_is_left(tmp_path: Path, name: str) -> None:
     assert search[-1] == "corp.example"
     config = check_configure(Configure((), (RouteSpec(f"{OURS}/32"),)))
     check_dns(SetDns("auto", OURS, search), config)
+
+
+def layer(server: str, below: str, kind: str = "file") -> str:
+    was = json.dumps({"kind": kind, "text": below})
+    return f"# telemagic netd 1 2 a-b\n# was {was}\nnameserver {server}\n"
+
+
+def test_what_our_file_replaced_wherever_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    company = "nameserver 10.0.0.1\n"
+    path.write_text(layer("198.19.240.9", layer("198.19.240.1", company)))
+    assert find_layer("198.19.240.1", path) == company
+    assert find_layer("198.19.240.5", path) is None
+    assert read_host_dns("198.19.240.1", path).nameservers == ("10.0.0.1",)
+    assert read_host_dns("198.19.240.9", path).nameservers == ("198.19.240.1",)
+    assert read_host_dns("198.19.240.5", path).nameservers == ("198.19.240.9",)
+
+
+def test_what_our_file_replaced_was_a_link(tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    (tmp_path / "stub").write_text("nameserver 10.0.0.7\n")
+    path.write_text(layer("198.19.240.1", "stub", "link"))
+    assert read_host_dns("198.19.240.1", path).nameservers == ("10.0.0.7",)
+
+
+@pytest.mark.parametrize("was", ["{broken}", "{}", '{"kind": 1, "text": 2}'])
+def test_an_edited_file_is_nobodys(tmp_path: Path, was: str) -> None:
+    path = tmp_path / "resolv.conf"
+    path.write_text(f"# telemagic netd 1 2 a-b\n# was {was}\nnameserver 10.0.0.1\n")
+    assert find_layer("198.19.240.1", path) is None

@@ -239,6 +239,85 @@ def a_conflict_changes_nothing() -> None:
     subprocess.run(["ip", "link", "del", "eth7"], check=True)
 
 
+def nameservers() -> list[str]:
+    return [line.split()[1] for line in RESOLV_CONF.read_text().splitlines() if line.startswith("nameserver")]
+
+
+def killed_under_and_over_another() -> None:
+    for lower_first in (True, False):
+        lower, upper = Netd(), Netd()
+        lower.bring_up()
+        upper.ask(OpenVif(PROTOCOL_VERSION, 65000), VifOpened)
+        upper.ask(Configure(("198.19.240.5/32",), (RouteSpec("198.19.240.6/32"),)), Done)
+        upper.ask(SetDns("auto", "198.19.240.6", ()), DnsSet)
+        order = (
+            [(lower, "198.19.240.6"), (upper, "")] if lower_first else [(upper, "198.19.240.2"), (lower, "")]
+        )
+        for netd, left in order:
+            os.kill(netd.pid, signal.SIGKILL)
+            assert netd.ended() == -9
+            if left:
+                until(lambda: nameservers() == [left], f"{left} is left")  # noqa: B023  # within this turn
+
+
+def hostile_networks_are_refused() -> None:
+    for command in (
+        "link add docker0 type bridge",
+        "link set docker0 addrgenmode none",
+        "link set docker0 up",
+        "addr add 172.17.0.1/16 dev docker0",
+        "link add eth7 type veth peer name eth8",
+        "link set eth7 addrgenmode none",
+        "link set eth7 up",
+        "route add default via 10.31.1.1 dev eth7 onlink",  # attached to no network of the gateway's
+    ):
+        subprocess.run(["ip", *command.split()], check=True)
+    netd = Netd()
+    netd.ask(OpenVif(PROTOCOL_VERSION, 1500), VifOpened)
+    netd.ask(Configure(ADDRESSES[:1], ROUTES[:2]), Done)
+    before = shown("route")
+    for cidr, slug in (
+        ("0.0.0.0/0", "helper-refused"),
+        ("128.0.0.0/1", "helper-refused"),
+        ("10.0.0.0/7", "helper-refused"),
+        ("127.0.0.0/8", "helper-refused"),
+        ("127.0.0.53/32", "helper-refused"),
+        ("169.254.0.0/16", "helper-refused"),
+        ("169.254.169.254/32", "helper-refused"),
+        ("172.16.0.0/12", "cidr-conflict"),
+        ("172.17.0.0/17", "cidr-conflict"),
+        ("172.17.0.9/32", "cidr-conflict"),
+        ("10.0.0.0/8", "cidr-conflict"),  # the default gateway is in there
+        ("10.31.1.1/32", "cidr-conflict"),
+    ):
+        failed = netd.ask(Configure(ADDRESSES[:1], (*ROUTES[:2], RouteSpec(cidr))), Failed)
+        assert failed.slug == slug, (cidr, failed)
+    assert shown("route") == before
+    netd.ask(Undo(), Done)
+    assert netd.ended() == 0
+    for name in ("docker0", "eth7"):
+        subprocess.run(["ip", "link", "del", name], check=True)
+
+
+def a_vpns_network_is_taken_and_given_back() -> None:
+    for command in ("tuntap add dev tun0 mode tun", "link set tun0 up", "route add 10.96.1.0/24 dev tun0"):
+        subprocess.run(["ip", *command.split()], check=True)
+    before = shown("route")
+    netd = Netd()
+    netd.ask(OpenVif(PROTOCOL_VERSION, 1500), VifOpened)
+    failed = netd.ask(Configure(ADDRESSES[:1], (RouteSpec("10.96.0.0/16"),)), Failed)
+    assert failed.data["device"] == "tun0", failed
+    halves = tuple(RouteSpec(cidr) for cidr in ("10.96.1.0/25", "10.96.1.128/25"))
+    netd.ask(Configure(ADDRESSES[:1], halves), Done)
+    assert [shown("route", "get", f"10.96.1.{n}")[0]["dev"] for n in (0, 127, 128, 255)] == ["tele0"] * 4
+    netd.ask(Configure(ADDRESSES[:1], halves[:1]), Done)
+    assert shown("route", "get", "10.96.1.200")[0]["dev"] == "tun0"
+    netd.ask(Undo(), Done)
+    assert netd.ended() == 0
+    assert shown("route") == before
+    subprocess.run(["ip", "link", "del", "tun0"], check=True)
+
+
 def two_side_by_side() -> None:
     one, two = Netd(), Netd()
     assert one.bring_up().name == "tele0"
@@ -247,10 +326,11 @@ def two_side_by_side() -> None:
     two.ask(
         Configure(("198.19.240.5/32",), (RouteSpec("198.18.64.0/20"), RouteSpec("198.19.240.6/32"))), Done
     )
-    assert two.ask(SetDns("auto", "198.19.240.6", ()), Failed).slug == "resolver"
-    two.ask(Undo(), Done)
-    assert "nameserver 198.19.240.2" in RESOLV_CONF.read_text(), "the first one's stays"
+    two.ask(SetDns("auto", "198.19.240.6", ()), DnsSet)
+    assert nameservers() == ["198.19.240.6"], "the second one on top"
     one.ask(Undo(), Done)
+    assert nameservers() == ["198.19.240.6"], "and it stays when the first one leaves"
+    two.ask(Undo(), Done)
     assert (one.ended(), two.ended()) == (0, 0)
 
 
@@ -411,7 +491,10 @@ SCENARIOS = [
     forbidden_ipv6_is_refused,
     ipv6_switched_off,
     a_conflict_changes_nothing,
+    hostile_networks_are_refused,
+    a_vpns_network_is_taken_and_given_back,
     two_side_by_side,
+    killed_under_and_over_another,
     eof,
     data_plane_killed,
     terminated,

@@ -48,10 +48,10 @@ def test_the_resolver_too() -> None:
     order = SetDns("auto", "198.18.0.2", ("svc",))
     deeds: list[str] = []
     resolver = RecordingResolver(deeds)
-    assert resolver.set(order) == "resolvconf"
+    assert resolver.set(order, 7) == "resolvconf"
     resolver.undo()
     assert deeds == ["resolver 198.18.0.2 svc", "resolver back"]
     with pytest.raises(ResolverError):
-        RecordingResolver([], "set").set(order)
+        RecordingResolver([], "set").set(order, 7)
     with pytest.raises(PermissionError):
         RecordingResolver([], "undo").undo()

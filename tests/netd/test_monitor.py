@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 from telehelper.errors import ControlError, VifError
 from telehelper.messages import (
@@ -19,6 +21,7 @@ from telehelper.messages import (
 )
 from telehelper.netd.fakes import RecordingNet, RecordingResolver
 from telehelper.netd.monitor import Monitor, Reply
+from telehelper.netd.plan import Held
 from telehelper.netd.vif import Vif
 
 OPEN = OpenVif(PROTOCOL_VERSION, 65000)
@@ -108,6 +111,19 @@ def test_a_refused_value_changes_nothing_and_netd_goes_on() -> None:
     assert slug(bench.ask(Configure((), (RouteSpec("0.0.0.0/0"),)))) == "helper-refused"
     assert bench.deeds == []
     assert bench.ask(CONFIGURE) == Reply(Done())
+
+
+def test_a_network_that_appears_later_does_not_keep_the_rest_from_changing() -> None:
+    bench = Bench()
+    bench.ask(OPEN, CONFIGURE)
+    bench.net.routes().append(Held(ip_network("198.18.3.0/24"), 2))  # inside a route that we have
+    more = Configure(CONFIGURE.addresses, (*CONFIGURE.routes, RouteSpec("10.3.0.1/32")))
+    assert bench.ask(more) == Reply(Done())
+    assert bench.deeds[-1] == "add 10.3.0.1/32 dev 7"
+    clashing = Configure(CONFIGURE.addresses, (*more.routes, RouteSpec("198.18.2.0/23")))
+    assert slug(bench.ask(clashing)) == "cidr-conflict", "what is new is looked at"
+    bench.ask(Configure(CONFIGURE.addresses, CONFIGURE.routes[1:]))
+    assert slug(bench.ask(CONFIGURE)) == "cidr-conflict", "and what was gone is new"
 
 
 def test_a_wrong_version_opens_nothing() -> None:

@@ -79,6 +79,15 @@ def test_a_route_is_its_prefix_and_interface() -> None:
     ]
 
 
+def test_a_default_route_holds_its_gateways_address() -> None:
+    default = ROUTE | {"dst": None, "dst_len": 0, "gateway": "172.31.1.1"}
+    six = {"family": 10, "dst": None, "dst_len": 0, "oif": 5, "type": 1, "table": 254, "gateway": "fe80::1"}
+    assert Netlink(Kernel([default, six])).routes() == [
+        Held(ip_network("172.31.1.1/32"), 5),
+        Held(ip_network("fe80::1/128"), 5),
+    ]
+
+
 @pytest.mark.parametrize(
     "change",
     [{"dst": None, "dst_len": 0}, {"table": 255}, {"type": 3}, {"family": 28, "dst": [{"label": 1}]}],

@@ -71,7 +71,6 @@ def test_a_usual_session_is_let_through(requests: list[Message]) -> None:
         ([OPEN, OPEN], "OpenVif is permitted once only"),
         ([CONFIGURE], "Configure is permitted only after OpenVif"),
         ([OPEN, DNS], "SetDns is permitted only after Configure"),
-        ([OPEN, CONFIGURE, DNS, DNS], "SetDns is permitted once only"),
         ([Undo(), Undo()], "Undo is permitted once only"),
     ],
 )
@@ -218,6 +217,7 @@ def test_no_conflict(addresses: list[tuple[str, int]], routes: list[tuple[str, i
         ([], [("10.0.0.0/16", VPN)], "10.0.0.0/16"),  # the same
         ([], [("10.0.9.0/24", VPN)], "10.0.9.0/24"),  # a more specific one would take packets from ours
         ([("198.19.240.1/32", ETH)], [], "198.19.240.1/32"),  # our address is another interface's
+        ([], [("10.0.0.1/32", ETH)], "10.0.0.1/32"),  # the default gateway, or any single host
     ],
 )
 def test_conflict(addresses: list[tuple[str, int]], routes: list[tuple[str, int]], existing: str) -> None:
@@ -243,6 +243,16 @@ def test_conflict_of_ipv6(
             wanted("fd00::/48", addresses=("2001:2:0:ffff::1/128",)), OURS, held(*addresses), held(*routes)
         )
     assert caught.value.data["existing"] == existing
+
+
+def test_to_be_taken_a_foreign_network_needs_longer_routes() -> None:
+    vpn = held(("10.0.3.0/24", VPN))
+    check_conflicts(wanted("10.0.3.0/25", "10.0.3.128/25", "10.0.3.7/32"), OURS, [], vpn)
+    for cidr in ("10.0.3.0/24", "10.0.2.0/23"):
+        with pytest.raises(CidrConflict):
+            check_conflicts(wanted(cidr), OURS, [], vpn)
+    with pytest.raises(CidrConflict):  # but never one the machine is attached to
+        check_conflicts(wanted("10.0.3.0/25"), OURS, vpn, [])
 
 
 def test_link_local_addresses_of_others_are_no_conflict() -> None:
@@ -295,3 +305,42 @@ def test_search_names_may_have_an_underscore() -> None:
 def test_what_would_not_be_safe_in_the_file_is_refused(request_: SetDns, why: str) -> None:
     with pytest.raises(HelperRefused, match=why):
         check_dns(request_, wanted("10.0.0.0/8"))
+
+
+def resolved(*domains: str) -> SetDns:
+    return SetDns("resolved", "10.0.0.1", (), domains=domains)
+
+
+def test_domains_of_a_cluster() -> None:
+    namespaces = ("~svc", "~dev", "~shop", "~18.198.in-addr.arpa")
+    check_dns(
+        resolved("shop.svc.cluster.local", "svc.cluster.local", "cluster.local", *namespaces),
+        wanted("10.0.0.0/8"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("domain", "why"),
+    [
+        (".", "is no domain name"),
+        ("~.", "is no domain name"),
+        ("~", "is no domain name"),
+        ("", "is no domain name"),
+        ("~~svc", "is no domain name"),
+        ("a\nb", "is no domain name"),
+        ("shop", "are not the cluster's"),  # would be appended to every name
+        ("~com", "are not the cluster's"),
+        ("~LOCAL", "are not the cluster's"),
+        ("~internal", "are not the cluster's"),
+        ("~in-addr.arpa", "are not the cluster's"),
+        ("in-addr.arpa", "are not the cluster's"),
+    ],
+)
+def test_domains_that_would_take_names_away(domain: str, why: str) -> None:
+    with pytest.raises(HelperRefused, match=why):
+        check_dns(resolved("cluster.local", domain), wanted("10.0.0.0/8"))
+
+
+def test_domains_are_bounded() -> None:
+    with pytest.raises(HelperRefused, match="more than 256 domains"):
+        check_dns(resolved(*(f"~ns{i}" for i in range(257))), wanted("10.0.0.0/8"))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 from telehelper.errors import ResolverError
 from telehelper.messages import SetDns
-from telehelper.netd.resolvconf import MAX_FILE, Former, Owner, ResolvConf, render
+from telehelper.netd import resolvconf
+from telehelper.netd.resolvconf import MAX_FILE, Former, Layer, Owner, ResolvConf, layers, render, without
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +39,10 @@ def etc(tmp_path: Path) -> Etc:
     return Etc(tmp_path)
 
 
+def written(owner: Owner, former: Former) -> bytes:
+    return Layer(owner, former, render(ORDER)).text().encode("latin-1")
+
+
 def me() -> Owner:
     owner = Owner.of(os.getpid())
     assert owner is not None
@@ -46,19 +53,19 @@ def me() -> Owner:
 
 
 def test_our_file() -> None:
-    lines = render(ORDER, Owner(7, 99, "boot"), Former("file", "old\n")).decode().splitlines()
+    lines = written(Owner(7, 99, "boot"), Former("file", "old\n")).decode().splitlines()
     assert lines[0] == "# telemagic netd 7 99 boot"
     assert json.loads(lines[1].removeprefix("# was ")) == {"kind": "file", "text": "old\n"}
     assert lines[3:] == [
         "nameserver 198.19.240.2",
         "search shop.svc.cluster.local svc.cluster.local",
-        "options ndots:1 timeout:1 attempts:2",
+        "options ndots:1 timeout:1 attempts:3",
     ]
 
 
 def test_search_may_be_missing() -> None:
     none = SetDns("auto", ORDER.nameserver, ())
-    assert b"search" not in render(none, DEAD, Former("absent"))
+    assert "search" not in render(none)
 
 
 # --- processes ---------------------------------------------------------------------------------------------------
@@ -165,35 +172,159 @@ def test_what_a_killed_writer_left_is_removed(etc: Etc) -> None:
 
 
 def test_a_dead_netds_file_is_repaired(etc: Etc) -> None:
-    etc.path.write_bytes(render(ORDER, DEAD, Former("file", OLD)))
+    etc.path.write_bytes(written(DEAD, Former("file", OLD)))
     assert etc.conf.heal()
     assert etc.path.read_text() == OLD
     assert not etc.conf.heal()
 
 
 def test_a_dead_netds_link_is_repaired(etc: Etc) -> None:
-    etc.path.write_bytes(render(ORDER, DEAD, Former("link", "/run/stub")))
+    etc.path.write_bytes(written(DEAD, Former("link", "/run/stub")))
     assert etc.conf.heal()
     assert os.readlink(etc.path) == "/run/stub"
 
 
-def test_a_living_one_keeps_it_and_we_are_refused(etc: Etc) -> None:
-    etc.path.write_bytes(render(ORDER, me(), Former("file", OLD)))
-    before = etc.path.read_bytes()
-    other = ResolvConf(etc.path)
-    assert not other.heal()
-    with pytest.raises(ResolverError, match=f"another connection .netd {os.getpid()}. answers"):
-        other.point(ORDER)
-    assert etc.path.read_bytes() == before
+# --- several connections -----------------------------------------------------------------------------------------
+
+OTHER = SetDns("auto", "198.19.240.4", ("ml.svc.cluster.local",))
+
+
+class Two:
+    """Two connections' netds on one file: ours, and that of process 1, which lives too."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "resolv.conf"
+        self.path.write_text(OLD)
+        self.first, self.second = ResolvConf(self.path), ResolvConf(self.path)
+        owner = Owner.of(os.getppid())
+        assert owner is not None
+        self.second._owner = owner
+
+    def nameservers(self) -> list[str]:
+        return [line for line in self.path.read_text().splitlines() if line.startswith("nameserver")]
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Two:
+    made = Two(tmp_path)
+    made.first.point(ORDER)
+    made.second.point(OTHER)
+    assert made.nameservers() == ["nameserver 198.19.240.4"]
+    assert [layer.owner.pid for layer in layers(made.path.read_text())] == [os.getppid(), os.getpid()]
+    return made
+
+
+def test_the_upper_one_leaves_first(two: Two) -> None:
+    assert two.second.restore()
+    assert two.nameservers() == ["nameserver 198.19.240.2"]
+    assert two.first.restore()
+    assert two.path.read_text() == OLD
+
+
+def test_the_lower_one_leaves_first(two: Two) -> None:
+    assert two.first.restore()
+    assert two.nameservers() == ["nameserver 198.19.240.4"]
+    (layer,) = layers(two.path.read_text())
+    assert layer.former == Former("file", OLD)
+    assert not two.first.restore()
+    assert two.second.restore()
+    assert two.path.read_text() == OLD
+
+
+def test_the_lower_one_replaced_a_link_and_leaves_first(tmp_path: Path) -> None:
+    made = Two(tmp_path)
+    made.path.unlink()
+    made.path.symlink_to("stub")
+    made.first.point(ORDER)
+    made.second.point(OTHER)
+    assert made.first.restore()
+    assert made.nameservers() == ["nameserver 198.19.240.4"]
+    assert made.second.restore()
+    assert os.readlink(made.path) == "stub"
+
+
+def test_one_that_points_again_comes_up_and_is_there_once(two: Two) -> None:
+    two.first.point(ORDER)
+    assert two.nameservers() == ["nameserver 198.19.240.2"]
+    assert [layer.owner.pid for layer in layers(two.path.read_text())] == [os.getpid(), os.getppid()]
+    two.second.restore()
+    two.first.restore()
+    assert two.path.read_text() == OLD
+
+
+def test_dead_ones_are_taken_out_from_between(etc: Etc) -> None:
+    lower = Layer(DEAD, Former("file", OLD), render(ORDER))
+    upper = Layer(me(), Former("file", lower.text()), render(OTHER))
+    etc.path.write_text(Layer(DEAD, Former("file", upper.text()), render(ORDER)).text())
+    assert etc.conf.heal()
+    assert layers(etc.path.read_text()) == [upper._replace(former=Former("file", OLD))]
+
+
+def test_a_stack_read_and_written() -> None:
+    stack = [
+        Layer(me(), Former("file", Layer(DEAD, Former("absent"), "a\n").text()), "b\n"),
+        Layer(DEAD, Former("absent"), "a\n"),
+    ]
+    assert layers(stack[0].text()) == stack
+    assert without(stack, lambda _: False) == Former("file", stack[0].text())
+    assert without(stack, lambda _: True) == Former("absent")
+    assert layers("nameserver 10.0.0.1\n") == []
+
+
+def test_what_would_be_too_long_with_ours_is_left_alone(etc: Etc, monkeypatch: pytest.MonkeyPatch) -> None:
+    etc.path.write_text(OLD)
+    monkeypatch.setattr(resolvconf, "MAX_FILE", 100)
+    with pytest.raises(ResolverError, match="longer than 100 bytes"):
+        etc.conf.point(ORDER)
+    assert etc.path.read_text() == OLD
+
+
+def test_a_stack_that_grows_too_long_is_refused(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = two.path.read_text()
+    monkeypatch.setattr(resolvconf, "MAX_FILE", 300)
+    with pytest.raises(ResolverError, match="longer than 300 bytes"):
+        two.first.point(ORDER)
+    assert two.path.read_text() == before
+
+
+def test_another_netd_is_waited_for_but_not_for_ever(etc: Etc, monkeypatch: pytest.MonkeyPatch) -> None:
+    etc.path.write_text(OLD)
+    etc.conf.point(ORDER)
+    pauses: list[float] = []
+    monkeypatch.setattr(resolvconf, "time", SimpleNamespace(sleep=pauses.append))
+    directory = os.open(etc.path.parent, os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    assert etc.conf.restore()
+    os.close(directory)
+    assert len(pauses) == resolvconf.LOCK_TRIES
+    assert etc.path.read_text() == OLD
+
+
+def test_overwritten_while_another_netd_was_waited_for(etc: Etc, monkeypatch: pytest.MonkeyPatch) -> None:
+    etc.path.write_text(OLD)
+    etc.conf.point(ORDER)
+    monkeypatch.setattr(resolvconf, "time", SimpleNamespace(sleep=lambda _: etc.path.write_text("newer")))
+    directory = os.open(etc.path.parent, os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    assert etc.conf.restore()
+    os.close(directory)
+    assert etc.path.read_text() == "newer"
+
+
+def test_whether_the_file_leads_to_systemd_resolved(etc: Etc) -> None:
+    etc.path.write_text(OLD)
+    assert not etc.conf.leads_to_resolved()
+    etc.path.write_text("# stub\nnameserver 127.0.0.53\noptions edns0 trust-ad\n")
+    assert etc.conf.leads_to_resolved()
 
 
 def test_the_same_pid_after_a_reboot_is_another_process(etc: Etc) -> None:
     now = me()
     etc.path.write_bytes(
-        render(ORDER, Owner(now.pid, now.started, "other-boot".replace("other", "0")), Former("absent"))
+        written(Owner(now.pid, now.started, "other-boot".replace("other", "0")), Former("absent"))
     )
     assert not etc.conf.heal()  # "boot" has letters that no boot id has: not our line
-    etc.path.write_bytes(render(ORDER, Owner(now.pid, now.started, "0a-1b"), Former("absent")))
+    etc.path.write_bytes(written(Owner(now.pid, now.started, "0a-1b"), Former("absent")))
     assert etc.conf.heal()
     assert etc.names() == []
 

@@ -10,6 +10,7 @@ import pytest
 from telehelper.errors import ResolverError
 from telehelper.messages import SetDns
 from telehelper.netd.resolvconf import ResolvConf
+from telehelper.netd.resolved import Resolved
 from telehelper.netd.resolver import HostResolver, owns_files
 
 if TYPE_CHECKING:
@@ -18,8 +19,26 @@ if TYPE_CHECKING:
 OLD = "nameserver 10.0.0.1\nnameserver 198.19.240.2\n"
 
 
+STUB = "nameserver 127.0.0.53\n"
+
+
 def order(mechanism: str) -> SetDns:
-    return SetDns(mechanism, "198.19.240.2", ("svc.cluster.local",))
+    return SetDns(mechanism, "198.19.240.2", ("svc.cluster.local",), domains=("svc.cluster.local", "~svc"))
+
+
+class FakeBus:
+    """Writes down what systemd-resolved is told; `refuses` are methods it answers with an error."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.refuses: dict[str, str] = {}
+
+    def call(self, method: str, signature: str, arguments: tuple[object, ...]) -> str:
+        self.calls.append(method)
+        return self.refuses.get(method, "")
+
+    def close(self) -> None:
+        pass
 
 
 @pytest.fixture
@@ -32,7 +51,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("mechanism", ["auto", "resolvconf"])
 def test_there_and_back(path: Path, mechanism: str) -> None:
     resolver = HostResolver(ResolvConf(path), owned=True)
-    assert resolver.set(order(mechanism)) == "resolvconf"
+    assert resolver.set(order(mechanism), 7) == "resolvconf"
     assert path.read_text() != OLD
     resolver.undo()
     assert path.read_text() == OLD
@@ -44,28 +63,82 @@ def test_there_and_back(path: Path, mechanism: str) -> None:
 @pytest.mark.parametrize(("mechanism", "owned"), [("none", True), ("auto", False)])
 def test_nothing_is_touched_when_it_must_not_be(path: Path, mechanism: str, owned: bool) -> None:
     resolver = HostResolver(ResolvConf(path), owned=owned)
-    assert resolver.set(order(mechanism)) == "none"
+    assert resolver.set(order(mechanism), 7) == "none"
     resolver.undo()
     assert path.read_text() == OLD
 
 
 def test_auto_does_without_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     resolver = HostResolver(ResolvConf(tmp_path / "missing" / "resolv.conf"), owned=True)
-    assert resolver.set(order("auto")) == "none"
+    assert resolver.set(order("auto"), 7) == "none"
 
 
 def test_insisting_on_what_is_not_ours_is_refused(path: Path) -> None:
     with pytest.raises(ResolverError, match="shared with a network outside"):
-        HostResolver(ResolvConf(path), owned=False).set(order("resolvconf"))
+        HostResolver(ResolvConf(path), owned=False).set(order("resolvconf"), 7)
 
 
 def test_a_failure_leaves_a_guardian_that_undo_dismisses(tmp_path: Path) -> None:
     resolver = HostResolver(ResolvConf(tmp_path / "missing" / "resolv.conf"), owned=True)
     with pytest.raises(ResolverError):
-        resolver.set(order("resolvconf"))
+        resolver.set(order("resolvconf"), 7)
     resolver.undo()
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+# --- systemd-resolved --------------------------------------------------------------------------------------------
+
+
+def test_auto_prefers_systemd_resolved_where_the_file_leads_there(path: Path) -> None:
+    path.write_text(STUB)
+    bus = FakeBus()
+    resolver = HostResolver(ResolvConf(path), owned=True, resolved=Resolved(lambda: bus))
+    assert resolver.set(order("auto"), 7) == "resolved"
+    assert path.read_text() == STUB
+    resolver.undo()
+    assert bus.calls[-2:] == ["RevertLink", "FlushCaches"]
+    resolver.undo()
+    assert bus.calls.count("RevertLink") == 1
+
+
+def test_auto_takes_the_file_where_systemd_resolved_refuses(path: Path) -> None:
+    path.write_text(STUB)
+    bus = FakeBus()
+    bus.refuses["SetLinkDNS"] = "org.freedesktop.DBus.Error.ServiceUnknown"
+    resolver = HostResolver(ResolvConf(path), owned=True, resolved=Resolved(lambda: bus))
+    assert resolver.set(order("auto"), 7) == "resolvconf"
+    resolver.undo()
+    assert path.read_text() == STUB
+    assert "RevertLink" not in bus.calls
+    with pytest.raises(ResolverError, match="refused SetLinkDNS"):
+        resolver.set(order("resolved"), 7)
+
+
+def test_one_may_be_asked_for_after_the_other(path: Path) -> None:
+    path.write_text(STUB)
+    bus = FakeBus()
+    resolver = HostResolver(ResolvConf(path), owned=True, resolved=Resolved(lambda: bus))
+    assert resolver.set(order("resolved"), 7) == "resolved"
+    assert resolver.set(order("resolved"), 7) == "resolved"
+    assert bus.calls.count("RevertLink") == 0
+    assert resolver.set(order("resolvconf"), 7) == "resolvconf"
+    assert bus.calls.count("RevertLink") == 1
+    assert "198.19.240.2" in path.read_text()
+    path.write_text(OLD)  # DHCP
+    assert resolver.set(order("resolvconf"), 7) == "resolvconf"
+    assert resolver.set(order("none"), 7) == "none"
+    assert path.read_text() == OLD
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_systemd_resolved_of_another_network_is_not_told(path: Path) -> None:
+    bus = FakeBus()
+    resolver = HostResolver(ResolvConf(path), owned=False, resolved=Resolved(lambda: bus))
+    with pytest.raises(ResolverError, match="shared with a network outside"):
+        resolver.set(order("resolved"), 7)
+    assert bus.calls == []
 
 
 # --- whose files -------------------------------------------------------------------------------------------------

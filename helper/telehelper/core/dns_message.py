@@ -297,10 +297,8 @@ def _write_section(
 def encode_response(response: Response, limit: int) -> bytes:
     """Write an answer of at most `limit` bytes, as far as the question allows.
 
-    What does not fit is left out, from the end. RFC 2181 §9 wants TC set when part of an answer is missing, and the
-    client then asks again over TCP. As long as the resolver answers over UDP only, that would turn a headless
-    service of 30 pods into a failure; so a set of addresses is cut without TC, as load balancers do, and TC remains
-    for everything else.
+    What does not fit is left out, from the end. When part of the answer itself is missing TC is set (RFC 2181 §9), and
+    the client asks again over TCP; a headless service of 30 pods is such an answer.
     """
     opts = tuple(r for r in response.additionals if r.rtype == OPT)
     room = limit - sum(11 + sum(len(part) for part in r.data) for r in opts)
@@ -312,12 +310,7 @@ def encode_response(response: Response, limit: int) -> bytes:
     for section, records in enumerate((response.answers, response.authorities, others)):
         if whole:
             counts[section], whole = _write_section(records, out, seen, room)
-    flags = response.flags
-    wanted = response.question.qtype
-    if wanted in (A, AAAA) and any(r.rtype == wanted for r in response.answers[: counts[0]]):
-        flags &= ~TC
-    elif counts[0] < len(response.answers):
-        flags |= TC
+    flags = response.flags | (TC if counts[0] < len(response.answers) else 0)
     counts[2] += _write_section(opts, out, seen, limit)[0]
     HEADER.pack_into(out, 0, response.id, flags, 1, *counts)
     return bytes(out)

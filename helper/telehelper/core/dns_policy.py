@@ -23,11 +23,6 @@ everything else            nothing                            the machine's own 
 the public ``foo.dev`` stays reachable because the cluster's NXDOMAIN sends the question on. A cluster that does not
 answer does *not* send it on: a stranger's ``postgres.dev`` must never get the password meant for ours.
 Names are compared by labels: ``mycluster.local`` is not under ``cluster.local``.
-
-Of the cluster's answers, an IPv6 address that is in no network routed to the cluster is left out (`reachable`).
-Programs try IPv6 first, and would wait for an address that the cluster meant for its own pods, or that went another way
-to a stranger. IPv4 addresses stay as they are: there is nothing to try after them. So an ``ExternalName`` outside has
-its IPv4 addresses only.
 """
 
 from __future__ import annotations
@@ -37,11 +32,12 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from telehelper.core import cidr
-from telehelper.core.dns_message import AAAA, MAX_NAME, Name, from_text, to_text, wire_length
+from telehelper.core.dns_message import MAX_NAME, Name, from_text, to_text, wire_length
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from telehelper.core.cidr import Network
-    from telehelper.core.dns_message import Record, Response
 
 _SVC: Final = b"svc"
 _POD: Final = b"pod"
@@ -59,6 +55,32 @@ def search_list(namespace: str, domain: str) -> tuple[str, ...]:
     """Return the search list of a pod, for the host's ``resolv.conf``; use it with ``ndots:1``."""
     base = domain.strip(".").lower()
     return f"{namespace}.svc.{base}", f"svc.{base}", base
+
+
+def link_domains(
+    namespace: str, domain: str, namespaces: Iterable[str], networks: Iterable[Network]
+) -> tuple[str, ...]:
+    """Return what systemd-resolved is to send to us: the search list, and with ``~`` domains that are only routed.
+
+    Namespaces that are public top-level domains too are among those: the resolver sends on what the cluster denies.
+    """
+    search = search_list(namespace, domain)
+    base = [name if "." in name else f"~{name}" for name in search]
+    routed = ["svc", namespace, *sorted(namespaces)]
+    reverse = [name for network in networks for name in reverse_domains(network)]
+    return tuple(dict.fromkeys([*base, *(f"~{name}" for name in (*routed, *reverse))]))
+
+
+def reverse_domains(network: Network) -> tuple[str, ...]:
+    """Return the domains with a network's reverse names; none if there are more than sixteen, or it is a single host."""
+    step = 8 if network.version == 4 else 4  # bits of a label
+    length = -(-network.prefixlen // step) * step
+    if length in (0, network.max_prefixlen) or length - network.prefixlen > 4:
+        return ()
+    parts = network.subnets(new_prefix=length)
+    labels = length // step
+    total = network.max_prefixlen // step
+    return tuple(part.network_address.reverse_pointer.split(".", total - labels)[-1] for part in parts)
 
 
 def _reverse_v4(labels: Name) -> Network | None:
@@ -133,21 +155,6 @@ class DnsPolicy:
     def _fitting(names: list[Name], *, upstream: bool) -> Decision:
         # A name too long to exist under the cluster's domain is not asked for there.
         return Decision(tuple(n for n in names if wire_length(n) <= MAX_NAME), upstream)
-
-    def reachable(self, response: Response) -> Response:
-        """Return an answer of the cluster without the IPv6 addresses that are not routed to it."""
-        return response._replace(
-            answers=tuple(filter(self._is_reachable, response.answers)),
-            additionals=tuple(filter(self._is_reachable, response.additionals)),
-        )
-
-    def _is_reachable(self, record: Record) -> bool:
-        if record.rtype != AAAA:
-            return True
-        data = record.data[0]
-        if not isinstance(data, bytes) or len(data) != 16:
-            return False
-        return any(cidr.contains(cluster, IPv6Network(data)) for cluster in self.cluster_cidrs)
 
     def display(self, name: Name) -> str:
         """Return the short form people know a full cluster name by: ``postgres.shop``; other names as they are."""

@@ -8,22 +8,17 @@ import struct
 from collections import Counter
 from typing import TYPE_CHECKING, Final, assert_never
 
-from telehelper.core.dns_message import HEADER, TC
-from telehelper.core.dns_resolver import (
-    UPSTREAM_TIMEOUT,
-    Action,
-    Answer,
-    AskCluster,
-    AskUpstream,
-    Drop,
-    Forget,
-    Resolver,
-)
+from telehelper.core.dns_actions import Action, Admit, Answer, AskCluster, AskUpstream, Drop, Forget
+from telehelper.core.dns_message import HEADER, NXDOMAIN, TC, encode_failure
+from telehelper.core.dns_resolver import UPSTREAM_TIMEOUT, Resolver
+from telehelper.errors import TelemagicError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 
     from telehelper.core.cidr import Address
+    from telehelper.core.dns_message import Name
+    from telehelper.core.dns_names import Origin
     from telehelper.core.dns_policy import DnsPolicy
 
 DNS_PORT: Final = 53
@@ -97,10 +92,14 @@ class DnsShell:
     policy
         Whose a name is.
     ask_cluster
-        Sends a query to the cluster's DNS server as a UDP datagram; its answers go to `cluster_answer`. Must not
-        block; a datagram it cannot send is lost, and asked again.
+        Sends a query to the cluster's DNS server, as a UDP datagram or, if the second argument says so, over TCP; its
+        answers go to `cluster_answer`. Must not block; a query it cannot send is lost, and asked again.
     answer
         Sends an answer to a client: whatever `query` was given, and the datagram's payload.
+    admit
+        Makes the addresses of a cluster's answer reachable; returns what to tell programs for each of them, and leaves
+        out what they should not be told. May take its time, other questions go on; a TelemagicError or OSError makes
+        SERVFAIL of the answer.
     upstreams
         Addresses of the machine's former nameservers, in order; never our own.
     port
@@ -110,14 +109,16 @@ class DnsShell:
     def __init__(
         self,
         policy: DnsPolicy,
-        ask_cluster: Callable[[bytes], None],
+        ask_cluster: Callable[[bytes, bool], None],
         answer: Callable[[Hashable, bytes], None],
         upstreams: Sequence[str] = (),
         *,
+        admit: Callable[[Sequence[Address]], Awaitable[Mapping[Address, Address]]],
         port: int = DNS_PORT,
     ) -> None:
         self._ask_cluster = ask_cluster
         self._answer = answer
+        self._admit = admit
         self._upstreams = tuple(upstreams)
         self._port = port
         self._loop = asyncio.get_running_loop()
@@ -127,6 +128,7 @@ class DnsShell:
         self._asking: dict[int, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._expected: dict[bytes, asyncio.Event] = {}
         self._closed = False
         self.drops: Counter[str] = Counter()
 
@@ -135,25 +137,62 @@ class DnsShell:
         """The name last resolved to each address of the cluster: ``postgres.shop``."""
         return self._resolver.names
 
-    def query(self, client: Hashable, data: bytes) -> None:
-        """Take a client's datagram; `client` is handed to `answer` with the answer to it."""
-        self._perform(self._resolver.receive_query(client, data, self._loop.time()))
+    @property
+    def origins(self) -> Mapping[tuple[Name, int], Origin]:
+        """Who answered each question last."""
+        return self._resolver.origins
+
+    def query(self, client: Hashable, data: bytes, limit: int = 0) -> None:
+        """Take a client's query; `client` is handed to `answer` with the answer to it.
+
+        `limit` is how many bytes that may have; 0 stands for UDP, where the query itself says it.
+        """
+        label = data[13 : 13 + data[12]].lower() if len(data) > HEADER.size else b""
+        if label in self._expected:
+            self._expected[label].set()
+            self._answer(client, encode_failure(data, NXDOMAIN))
+            return
+        self._perform(self._resolver.receive_query(client, data, self._loop.time(), limit))
+
+    async def arrives(self, label: bytes, timeout: float) -> bool:  # noqa: ASYNC109  # its absence is an answer
+        """Tell whether a question for a name that begins with this label comes within so many seconds.
+
+        The name does not exist; whoever asks for it on the host's path shows that this path leads here.
+        """
+        self._expected[label] = asyncio.Event()
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._expected[label].wait()
+        except TimeoutError:
+            return False
+        finally:
+            del self._expected[label]
 
     def cluster_answer(self, data: bytes) -> None:
-        """Take a datagram that came back from the cluster's DNS server."""
+        """Take an answer that came back from the cluster's DNS server."""
         self._perform(self._resolver.receive_answer(int.from_bytes(data[:2], "big"), data, self._loop.time()))
 
+    def cluster_failed(self, ident: int) -> None:
+        """Take note that the query with this id cannot be asked over TCP."""
+        self._perform(self._resolver.cluster_failed(ident, self._loop.time()))
+
     def tunnel_down(self) -> None:
-        """Answer SERVFAIL to all that waits for the cluster, and to what comes until `tunnel_up`."""
-        self._perform(self._resolver.tunnel_down())
+        """Let what waits for the cluster wait a little for `tunnel_up`, then answer SERVFAIL."""
+        self._resolver.tunnel_down(self._loop.time())
+        self._arm()
 
     def tunnel_up(self) -> None:
         """Ask the cluster again; the tunnel counts as up from the start."""
-        self._resolver.tunnel_up()
+        self._perform(self._resolver.tunnel_up(self._loop.time()))
 
     def set_policy(self, policy: DnsPolicy) -> None:
         """Decide by another policy from now on: the namespaces or CIDRs have changed."""
         self._resolver.set_policy(policy)
+
+    def set_upstreams(self, upstreams: Sequence[str]) -> None:
+        """Ask these from now on: the machine's own nameservers have changed."""
+        self._upstreams = tuple(upstreams)
+        self._resolver.set_upstreams(len(upstreams))
 
     async def close(self) -> None:
         """Give up what is under way, without answers; no callback is called after this."""
@@ -171,13 +210,14 @@ class DnsShell:
             return
         for action in actions:
             match action:
-                case AskCluster(_, data):
-                    self._ask_cluster(data)
+                case AskCluster(_, data, stream):
+                    self._ask_cluster(data, stream)
                 case Answer(client, data):
                     self._answer(client, data)
                 case AskUpstream(ident, data, server):
-                    task = self._loop.create_task(self._ask_upstream(ident, data, self._upstreams[server]))
-                    self._asking[ident] = task
+                    self._start(ident, self._ask_upstream(ident, data, self._upstreams[server]))
+                case Admit(ident, addresses):
+                    self._start(ident, self._let_in(ident, addresses))
                 case Forget(ident):
                     self._forget(ident)
                 case Drop(reason):
@@ -185,6 +225,9 @@ class DnsShell:
                 case _:
                     assert_never(action)
         self._arm()
+
+    def _start(self, ident: int, work: Coroutine[None, None, None]) -> None:
+        self._asking[ident] = self._loop.create_task(work)
 
     def _forget(self, ident: int) -> None:
         task = self._asking.pop(ident, None)
@@ -212,3 +255,13 @@ class DnsShell:
             return
         self._asking.pop(ident, None)
         self._perform(self._resolver.receive_answer(ident, answer, self._loop.time()))
+
+    async def _let_in(self, ident: int, addresses: Sequence[Address]) -> None:
+        try:
+            told = await self._admit(addresses)
+        except (TelemagicError, OSError):
+            self._asking.pop(ident, None)
+            self._perform(self._resolver.admission_failed(ident))
+            return
+        self._asking.pop(ident, None)
+        self._perform(self._resolver.receive_admission(ident, told))

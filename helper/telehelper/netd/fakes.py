@@ -53,7 +53,7 @@ class RecordingResolver:
         self.deeds = deeds
         self.refuse = refuse
 
-    def set(self, order: SetDns) -> str:
+    def set(self, order: SetDns, index: int) -> str:
         self.deeds.append(f"resolver {order.nameserver} {' '.join(order.search)}")
         if self.refuse == "set":
             raise ResolverError("cannot write")

@@ -7,7 +7,7 @@ Theory of operation
 *Start.* Standard input is a Unix stream socket; the data plane (the user's process) has the other end. netd shrinks
 itself (`powers.py`), repairs what a dead netd may have left (`resolvconf.py`), and sends `NetdReady`.
 
-*Requests.* Four, by the table in `permits.py`: `OpenVif` and `SetDns` once, `Configure` as often as wanted, `Undo`.
+*Requests.* Four, by the table in `permits.py`: `OpenVif` once, `Configure` and `SetDns` as often as wanted, `Undo`.
 Every value is checked again here. A bad value is refused and netd goes on; a request that is not permitted, a
 malformed or an oversized one means that the other side is broken or hostile: netd undoes everything and exits.
 
@@ -32,7 +32,9 @@ everything             as the line before
 *Invariants.* What was changed is recorded before the change (`resolvconf.py`: inside the file). The interface is
 deleted by index and name, so never a stranger's that took the number. Undo runs every step, whatever the others did.
 
-*Left out.* systemd-resolved's D-Bus interface; routing rules and private tables; a named socket for sudo
+*systemd-resolved* keeps what it was told with the interface, and forgets it with that (`resolved.py`).
+
+*Left out.* Routing rules and private tables; a named socket for sudo
 configurations that log input and so put a pipe where our socket should be: netd says so and exits.
 """
 

@@ -25,8 +25,8 @@ class Reply(NamedTuple):
 class Resolver(Protocol):
     """What netd needs of the host's resolver; :class:`~telehelper.netd.resolver.HostResolver` is the real one."""
 
-    def set(self, order: SetDns) -> str:
-        """Point the host at ``order.nameserver`` if that is wanted and possible; the mechanism, or ResolverError."""
+    def set(self, order: SetDns, index: int) -> str:
+        """Point the host at ``order.nameserver``, behind this interface; the mechanism in force, or ResolverError."""
         ...
 
     def undo(self) -> None:
@@ -79,7 +79,10 @@ class Monitor:
             raise VifError("there is no interface to configure: opening it failed")
         wanted = check_configure(request)
         index = self._vif.index
-        check_conflicts(wanted, index, self._net.addresses(), self._net.routes())
+        # Only what is new: a network that somebody made since must not keep us from changing something else.
+        new = [item for item in wanted if item not in self._config]
+        if new:
+            check_conflicts(new, index, self._net.addresses(), self._net.routes())
         if not self._config:  # down until now
             self._net.set_up(index, self._mtu)
         apply(self._net, index, difference(self._config, wanted), self._log)
@@ -89,7 +92,7 @@ class Monitor:
     def _set_dns(self, request: SetDns) -> Reply:
         check_dns(request, self._config)
         self._resolver_touched = True
-        mechanism = self._resolver.set(request)
+        mechanism = self._resolver.set(request, self._vif.index if self._vif is not None else 0)
         self._log(f"resolver: {mechanism}")
         return Reply(DnsSet(mechanism))
 

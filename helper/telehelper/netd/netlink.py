@@ -87,13 +87,15 @@ class Netlink:
         ]
 
     def routes(self) -> list[Held]:
-        """Every route of every table that takes packets somewhere, but for the defaults."""
+        """Every route of every table that takes packets somewhere; of a default one, its gateway."""
         return [
-            Held(ip_network(f"{dst}/{message['dst_len']}", strict=False), message.get("oif") or 0)
+            Held(ip_network(to, strict=False), message.get("oif") or 0)
             for message in _read(self._ip.get_routes)
-            if (dst := message.get("dst"))
-            and message.get("table") != TABLE_LOCAL
+            if message.get("table") != TABLE_LOCAL
             and message["type"] in CAPTURING_TYPES
+            and (
+                to := f"{dst}/{message['dst_len']}" if (dst := message.get("dst")) else message.get("gateway")
+            )
         ]
 
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address, ip_interface, ip_network
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from telehelper.errors import CidrConflict, ControlError, HelperRefused
-from telehelper.messages import PROTOCOL_VERSION, Configure, Message, OpenVif, SetDns, Undo
+from telehelper.messages import NOT_OURS, PROTOCOL_VERSION, Configure, Message, OpenVif, SetDns, Undo
 from telehelper.netd.plan import Held, Interface, Network, VifConfig, device_name, network_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_ROUTES: Final = 1024  # a routing table a person can still read; larger plans are a bug or an attack
 MAX_ADDRESSES: Final = 8  # one per family is used
 MTU_RANGE: Final = range(1280, 65536)  # bytes; RFC 8200 §5 asks for 1280, IP's length field ends at 65535
 MAX_SEARCH: Final = 6  # names; what glibc before 2.26 and musl take
+MAX_DOMAINS: Final = 256  # names; systemd-resolved takes 1024
 MAX_NAME: Final = 253  # characters; RFC 1035 §2.3.4 less the root label
 LOOPBACK_INDEX: Final = 1  # `lo` is the first interface of every network namespace
 
@@ -49,7 +53,7 @@ class Permit(NamedTuple):
 PERMITS: Final[dict[type[Message], Permit]] = {
     OpenVif: Permit(once=True),
     Configure: Permit(once=False, after=OpenVif),
-    SetDns: Permit(once=True, after=Configure),
+    SetDns: Permit(once=False, after=Configure),
     Undo: Permit(once=True),
 }
 
@@ -119,11 +123,14 @@ def check_configure(request: Configure) -> VifConfig:
     return wanted | {_route(spec.cidr, spec.mtu): spec.mtu for spec in request.routes}
 
 
-def check_conflicts(wanted: VifConfig, ours: int, addresses: list[Held], routes: list[Held]) -> None:
-    """Compare with what the machine has; raise CidrConflict with the first clash found.
+def check_conflicts(
+    wanted: Iterable[Interface | Network], ours: int, addresses: list[Held], routes: list[Held]
+) -> None:
+    """Compare what is new with what the machine has; raise CidrConflict with the first clash found.
 
     A route of ours must not touch a network the machine is attached to, nor cover a route of another interface that
-    is as specific or more so. A wider foreign route (a VPN's 10.0.0.0/8) may be there: ours wins, as it should.
+    is as specific or more so, a default gateway's address among them. A wider foreign route (a VPN's 10.0.0.0/8) may
+    be there: ours wins, as it should, and when it is gone the other one is as before.
     """
     attached = [h for h in addresses if h.index not in (ours, LOOPBACK_INDEX) and not h.network.is_link_local]
     foreign = [held for held in routes if held.index != ours]
@@ -136,8 +143,8 @@ def check_conflicts(wanted: VifConfig, ours: int, addresses: list[Held], routes:
 
 def check_dns(request: SetDns, config: VifConfig) -> None:
     """Refuse with HelperRefused what would not be safe to write into a file, or would not come back to us."""
-    if request.mechanism not in ("auto", "resolvconf", "none"):
-        raise HelperRefused(f"{request.mechanism!r:.40} is no mechanism: auto, resolvconf or none")
+    if request.mechanism not in ("auto", "resolved", "resolvconf", "none"):
+        raise HelperRefused(f"{request.mechanism!r:.40} is no mechanism: auto, resolved, resolvconf or none")
     try:
         nameserver = ip_address(request.nameserver)
     except ValueError:
@@ -149,5 +156,24 @@ def check_dns(request: SetDns, config: VifConfig) -> None:
     if len(request.search) > MAX_SEARCH or not 0 <= request.ndots <= 15:
         raise HelperRefused(f"more than {MAX_SEARCH} search names, or ndots not in 0 to 15")
     for name in request.search:
-        if len(name) > MAX_NAME or not all(_LABEL.match(label) for label in name.split(".")):
-            raise HelperRefused(f"{name!r:.60} is no domain name")
+        _check_name(name)
+    if len(request.domains) > MAX_DOMAINS:
+        raise HelperRefused(f"more than {MAX_DOMAINS} domains")
+    for domain in request.domains:
+        _check_domain(domain)
+
+
+def _check_name(name: str) -> None:
+    if len(name) > MAX_NAME or not all(_LABEL.match(label) for label in name.split(".")):
+        raise HelperRefused(f"{name!r:.60} is no domain name")
+
+
+def _check_domain(domain: str) -> None:
+    """Refuse what would send names to us that are not the cluster's: the root, and whole top-level domains.
+
+    A single label may be a namespace's name, but then it is for routing only, and none of :data:`~telehelper.messages.NOT_OURS`.
+    """
+    name = domain.removeprefix("~")
+    _check_name(name)
+    if name.lower() in NOT_OURS or (domain == name and "." not in name):
+        raise HelperRefused(f"names under {domain!r:.60} are not the cluster's")

@@ -68,7 +68,7 @@ class NetConfig(Protocol):
         ...
 
     def routes(self) -> list[Held]:
-        """List every route of every table that takes packets somewhere, but for the defaults."""
+        """List every route of every table that takes packets somewhere; of the default ones, their gateway."""
         ...
 
 

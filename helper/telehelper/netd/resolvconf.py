@@ -9,25 +9,34 @@ A regular file is rewritten in place in one write: that keeps owner, mode and la
 mount, as in containers, where rename(2) gives EBUSY. A symbolic link (systemd-resolved) is replaced by rename, never
 written through. glibc ≥ 2.26 notices either at the next lookup.
 
-One connection at a time may hold the file. A second is refused: on top of the first, its upstreams would be the
-first's resolver, which dies with the first.
+Several connections stack: a second one finds the first's file and replaces it like any other, so its upstream is the
+first's resolver. Each file carries all that is below it, and whoever leaves, from the top or from between, takes out its
+own layer only; data planes see the file change and read anew what is below theirs. A lock on the directory keeps two
+netds from rewriting at once: it needs no file and goes with the process.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import stat
+import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from telehelper.errors import ResolverError
+from telehelper.netd.resolved import leads_here
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from telehelper.messages import SetDns
 
 PATH: Final = Path("/etc/resolv.conf")
+LOCK_TRIES, LOCK_PAUSE = 100, 0.02  # how often and how many seconds apart; rewriting takes 1 ms
 MAX_FILE: Final = 65536  # bytes; what we are ready to carry as a comment
 _MARK: Final = re.compile(r"# telemagic netd (\d+) (\d+) ([0-9a-f-]+)\n# was (\{.*\})\n")
 
@@ -57,28 +66,54 @@ class Former(NamedTuple):
     text: str = ""
 
 
-def render(order: SetDns, owner: Owner, former: Former) -> bytes:
-    """Write our file; the order's values were checked (`permits.py`)."""
+class Layer(NamedTuple):
+    """One connection's file: whose it is, what it replaced, and what it says."""
+
+    owner: Owner
+    former: Former
+    body: str
+
+    def text(self) -> str:
+        """Return the file."""
+        owner = self.owner
+        return (
+            f"# telemagic netd {owner.pid} {owner.started} {owner.boot}\n"
+            f"# was {json.dumps(self.former._asdict())}\n{self.body}"
+        )
+
+
+def render(order: SetDns) -> str:
+    """Write what our file says; the order's values were checked (`permits.py`)."""
     lines = [
-        f"# telemagic netd {owner.pid} {owner.started} {owner.boot}",
-        f"# was {json.dumps(former._asdict())}",
         "# Put here by %tele connect, taken away by %tele disconnect. Left over? The next connect repairs it.",
         f"nameserver {order.nameserver}",
         *([f"search {' '.join(order.search)}"] if order.search else []),
-        f"options ndots:{order.ndots} timeout:1 attempts:2",
+        f"options ndots:{order.ndots} timeout:1 attempts:3",
     ]
-    return ("\n".join(lines) + "\n").encode("latin-1")
+    return "\n".join(lines) + "\n"
 
 
-def _parse_ours(text: str) -> tuple[Owner, Former] | None:
-    found = _MARK.match(text)
-    if found is None:
-        return None
-    try:
-        was = json.loads(found[4])
-        return Owner(int(found[1]), int(found[2]), found[3]), Former(str(was["kind"]), str(was["text"]))
-    except (ValueError, KeyError):
-        return None  # edited by hand: no longer ours
+def layers(text: str) -> list[Layer]:
+    """Read the connections' files out of the one in force, the uppermost first."""
+    found: list[Layer] = []
+    while mark := _MARK.match(text):
+        try:
+            was = json.loads(mark[4])
+            former = Former(str(was["kind"]), str(was["text"]))
+        except (ValueError, KeyError):
+            break  # edited by hand: no longer ours
+        found.append(Layer(Owner(int(mark[1]), int(mark[2]), mark[3]), former, text[mark.end() :]))
+        text = former.text if former.kind == "file" else ""
+    return found
+
+
+def without(stack: list[Layer], is_gone: Callable[[Owner], bool]) -> Former:
+    """Return what is to be there when some layers are taken out of a stack that is not empty."""
+    rest = stack[-1].former
+    for layer in reversed(stack):
+        if not is_gone(layer.owner):
+            rest = Former("file", layer._replace(former=rest).text())
+    return rest
 
 
 class ResolvConf:
@@ -97,25 +132,24 @@ class ResolvConf:
         """Whether we could take the file over."""
         return os.access(self._path.parent if self._is_replaced() else self._path, os.W_OK)
 
+    def leads_to_resolved(self) -> bool:
+        """Whether the file sends everything to systemd-resolved."""
+        return leads_here(self._read())
+
     def heal(self) -> bool:
-        """Put the old file back if a netd left its own behind; True if so."""
-        ours = _parse_ours(self._read())
-        if ours is None or Owner.of(ours[0].pid, self._proc) == ours[0]:
-            return False
-        self._put_back(ours[1])
-        return True
+        """Take out what netds that are dead left behind; True if there was something."""
+        return self._take_out(lambda owner: Owner.of(owner.pid, self._proc) != owner)
 
     def point(self, order: SetDns) -> None:
-        """Put our file there, or raise ResolverError: another connection holds it, or it cannot be written."""
-        ours = _parse_ours(self._read())
-        if ours is not None:
-            raise ResolverError(
-                f"another connection (netd {ours[0].pid}) answers for {self._path} already",
-                hint="%tele disconnect in that notebook first",
-                pid=str(ours[0].pid),
-            )
+        """Put our file there, or raise ResolverError: it cannot be written."""
         try:
-            self._put(render(order, self._owner, self._former()))
+            with self._locked():
+                stack = layers(self._read())
+                was = without(stack, self._owner.__eq__) if stack else self._former()
+                data = Layer(self._owner, was, render(order)).text().encode("latin-1")
+                if len(data) > MAX_FILE:
+                    raise ResolverError(f"{self._path} is longer than {MAX_FILE} bytes")
+                self._put(data)
         except OSError as error:
             raise ResolverError(
                 f"cannot write {self._path}: {error.strerror}",
@@ -123,13 +157,33 @@ class ResolvConf:
             ) from error
 
     def restore(self) -> bool:
-        """Put the old file back if ours is still there; True if so. Raises OSError."""
+        """Take our layer out of the file if it is still there; True if so. Raises OSError."""
         self._temporary.unlink(missing_ok=True)  # of a process killed between writing and renaming
-        ours = _parse_ours(self._read())
-        if ours is None or ours[0] != self._owner:
+        return self._take_out(self._owner.__eq__)
+
+    def _take_out(self, is_gone: Callable[[Owner], bool]) -> bool:
+        if not any(is_gone(layer.owner) for layer in layers(self._read())):
             return False
-        self._put_back(ours[1])
-        return True
+        with self._locked():
+            stack = layers(self._read())
+            if stack:  # else it was overwritten this moment
+                self._put_back(without(stack, is_gone))
+            return True
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other netds out. One that is stuck inside is not waited for long: rather two writers than no undo."""
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for _ in range(LOCK_TRIES):
+                try:
+                    fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(LOCK_PAUSE)
+            yield
+        finally:
+            os.close(directory)
 
     def _read(self) -> str:
         try:

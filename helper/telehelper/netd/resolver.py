@@ -1,4 +1,4 @@
-"""The host's resolver, pointed at us by the mechanism that fits: `resolvconf` or `none`."""
+"""The host's resolver, pointed at us by the mechanism that fits: `resolved`, `resolvconf` or `none`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from telehelper.errors import ResolverError
 from telehelper.netd.guardian import Guardian
+from telehelper.netd.resolved import Resolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,30 +45,63 @@ def owns_files(proc: str = "/proc", ioctl: Callable[[int, int], int] = fcntl.ioc
 
 
 class HostResolver:
-    """`Resolver` of the monitor on a real file, with a guardian from before the first change on."""
+    """`Resolver` of the monitor on the real machine; the file with a guardian from before the first change on.
 
-    def __init__(self, conf: ResolvConf, *, owned: bool) -> None:
+    May be set again: the same mechanism once more, since somebody overwrote it, or another one instead.
+    """
+
+    def __init__(self, conf: ResolvConf, *, owned: bool, resolved: Resolved | None = None) -> None:
         self._conf = conf
         self._owned = owned
+        self._resolved = resolved or Resolved()
         self._guardian: Guardian | None = None
+        self._in_force = "none"
 
-    def set(self, order: SetDns) -> str:
-        """Point the host at ``order.nameserver`` if that is wanted and possible; the mechanism, or ResolverError."""
-        usable = self._owned and self._conf.is_writable()
-        if order.mechanism == "none" or (order.mechanism == "auto" and not usable):
-            return "none"
-        if not self._owned:
+    def set(self, order: SetDns, index: int) -> str:
+        """Point the host at ``order.nameserver``, behind this interface; the mechanism in force, or ResolverError."""
+        for mechanism in self._possible(order) if order.mechanism == "auto" else [order.mechanism]:
+            if mechanism != self._in_force:
+                self.undo()
+            try:
+                self._use(mechanism, order, index)
+            except ResolverError:
+                if order.mechanism != "auto":
+                    raise
+            else:
+                self._in_force = mechanism
+                return mechanism
+        raise AssertionError("'none' is always possible")
+
+    def _possible(self, order: SetDns) -> list[str]:
+        """List what may work here, first what changes least."""
+        by_bus = self._owned and bool(order.domains) and self._conf.leads_to_resolved()
+        by_file = self._owned and self._conf.is_writable()
+        return [*(["resolved"] if by_bus else []), *(["resolvconf"] if by_file else []), "none"]
+
+    def _use(self, mechanism: str, order: SetDns, index: int) -> None:
+        if mechanism == "none":
+            return
+        if not self._owned:  # its systemd-resolved would take our interface's number for another's
             raise ResolverError("/etc/resolv.conf is shared with a network outside this namespace")
-        self._guardian = Guardian(self._conf.restore)
+        if mechanism == "resolved":
+            self._resolved.point(index, order)
+        else:
+            self._take_file(order)
+
+    def _take_file(self, order: SetDns) -> None:
+        if self._guardian is None:
+            self._guardian = Guardian(self._conf.restore)
         self._conf.point(order)
-        return "resolvconf"
 
     def undo(self) -> None:
-        """Put the old file back and let the guardian go. Raises OSError."""
+        """Put everything back and let the guardian go. Raises OSError."""
+        in_force, self._in_force = self._in_force, "none"
         guardian, self._guardian = self._guardian, None
-        if guardian is None:
-            return
         try:
-            self._conf.restore()
+            if guardian is not None:
+                self._conf.restore()
         finally:
-            guardian.dismiss()
+            if guardian is not None:
+                guardian.dismiss()
+            if in_force == "resolved":
+                self._resolved.revert()
