@@ -195,6 +195,28 @@ def test_silence_is_death_and_heartbeats_are_life(monkeypatch: pytest.MonkeyPatc
     run(scenario)
 
 
+def test_probed_is_dead_soon_or_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_mux, "PROBE_TIMEOUT", 0.1)
+
+    async def scenario() -> None:
+        near, far = (End(stream) for stream in memory_pair())
+        lonely = End(MemoryStream())
+        near.carrier.probe()  # it does not run yet: nothing to probe
+        await asyncio.sleep(0)
+        began = asyncio.get_running_loop().time()
+        for end in (near, lonely):
+            end.carrier.probe()
+        assert await lonely.end() == "the far side has been silent for too long"
+        assert asyncio.get_running_loop().time() - began < core_mux.PROBE_TIMEOUT + 3
+        assert near.carrier.is_open
+        lonely.carrier.probe()  # it has ended: nothing happens
+        await near.carrier.close("done")
+        await far.end()
+        await near.task
+
+    run(scenario)
+
+
 def test_stream_that_takes_nothing_holds_frames_in_the_mux() -> None:
     async def scenario() -> None:
         one, two = memory_pair()

@@ -90,6 +90,13 @@ class Carrier:
         """Forget what a flow has queued."""
         self.mux.drop_flow(flow)
 
+    def probe(self) -> None:
+        """Have the far side prove soon that it is there, see :meth:`Mux.probe`."""
+        if self._timer is not None and not self._ended.done():
+            self._timer.cancel()
+            self.mux.probe(monotonic())
+            self._handle_timer()
+
     async def run(self) -> None:
         """Carry until the end; `on_lost` has been called on return. Cancelling ends the carrier too."""
         self._running = True

@@ -13,6 +13,7 @@ from telehelper.core.mux import (
     MAX_PONGS,
     MAX_QUEUE_FOR_DATAGRAMS,
     PING_INTERVAL,
+    PROBE_TIMEOUT,
     QUANTUM,
     SMALL,
     Mux,
@@ -259,6 +260,35 @@ def test_having_stood_still_is_not_the_far_sides_silence() -> None:
     mux.handle_timer(60.0)
     assert not mux.is_dead(60.0)
     assert mux.is_dead(60.0 + PING_INTERVAL)
+
+
+def test_a_probe_asks_at_once_and_does_not_wait_long() -> None:
+    mux = Mux(0.0)
+    mux.handle_timer(FIRST_PING)
+    mux.take(1000)
+    mux.probe(1.0)
+    assert mux.next_timer() <= 1.0
+    mux.handle_timer(1.0)
+    assert mux.queued  # a PING
+    mux.handle_timer(1.0 + PROBE_TIMEOUT - 0.1)
+    assert not mux.is_dead(1.0 + PROBE_TIMEOUT - 0.1)
+    assert mux.is_dead(1.0 + PROBE_TIMEOUT)
+
+
+def test_a_probe_that_is_answered_changes_nothing() -> None:
+    mux, far = Mux(0.0), Mux(0.0)
+    mux.probe(1.0)
+    mux.handle_timer(1.0)
+    far.receive_data(b"".join(mux.take(1000)), 1.1)
+    mux.receive_data(b"".join(far.take(1000)), 1.2)
+    assert not mux.is_dead(1.2 + DEAD_AFTER - 0.1)
+    assert mux.is_dead(1.2 + DEAD_AFTER)
+
+
+def test_a_probe_gives_nobody_more_time() -> None:
+    mux = Mux(0.0)
+    mux.probe(DEAD_AFTER - 1)
+    assert mux.is_dead(DEAD_AFTER)
 
 
 def test_far_side_that_does_not_read_is_dead() -> None:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import grpc
+import grpc.aio
 import pytest
-from telehelper.datapath.cluster import LABEL, ManagerPod, choose_manager, find_manager
-from telehelper.errors import ManagerUnavailable
+from telehelper.datapath.cluster import LABEL, ManagerPod, Relay, _translate, choose_manager, find_manager
+from telehelper.errors import (
+    ApiServerUnavailable,
+    CredentialsRefused,
+    ManagerTooOld,
+    ManagerUnavailable,
+    SessionExpired,
+    TelemagicError,
+)
 from telehelper.kube.client import ApiNotFound
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 READY = [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": "True"}]
 PORTS = [{"name": "grpc", "containerPort": 8081}, {"name": "carrier", "containerPort": 8082}]
@@ -73,7 +85,7 @@ def test_one_that_is_not_ready_is_passed_over_and_alone_is_refused(other: dict[s
 def test_there_is_none(doc: dict[str, Any]) -> None:
     with pytest.raises(ManagerUnavailable, match="no traffic manager in namespace 'telemagic'") as caught:
         choose_manager(doc, "telemagic")
-    assert "--demo" in caught.value.hint
+    assert "%tele install" in caught.value.hint
 
 
 def test_finding_asks_for_the_label_in_the_namespace() -> None:
@@ -93,3 +105,38 @@ def test_a_namespace_that_is_not_there_has_no_manager() -> None:
 
     with pytest.raises(ManagerUnavailable, match="no traffic manager"):
         asyncio.run(find_manager(Api(), "tools"))  # type: ignore[arg-type]  # as above
+
+
+@pytest.mark.parametrize("status", ["401", "403"])
+def test_who_may_not_look_for_it_is_told_what_to_ask_for(status: str) -> None:
+    class Api:
+        async def get(self, path: str, **_: str) -> dict[str, Any]:
+            raise CredentialsRefused("refused", status=status)
+
+    with pytest.raises(CredentialsRefused) as caught:
+        asyncio.run(find_manager(Api(), "tools"))  # type: ignore[arg-type]  # as above
+    assert ("may not list pods in namespace 'tools'" in caught.value.message) is (status == "403")
+    assert caught.value.data["status"] == status
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.FAILED_PRECONDITION, ManagerTooOld),
+        (grpc.StatusCode.UNIMPLEMENTED, ManagerTooOld),
+        (grpc.StatusCode.UNAUTHENTICATED, SessionExpired),
+        (grpc.StatusCode.UNAVAILABLE, ManagerUnavailable),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, ManagerUnavailable),
+    ],
+)
+def test_what_a_control_call_fails_with(
+    code: grpc.StatusCode, kind: type[TelemagicError], tmp_path: Path
+) -> None:
+    relay = Relay(None, ManagerPod("tools", "m", 1, 2), tmp_path / "rpc")  # type: ignore[arg-type]  # not asked
+    failed = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details="why")
+    found = _translate(failed, relay)
+    assert type(found) is kind
+    assert "why" in found.message
+    relay.error = ApiServerUnavailable("no API server")  # says more than grpc's "unavailable"
+    assert (_translate(failed, relay) is relay.error) is (kind is ManagerUnavailable)

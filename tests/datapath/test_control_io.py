@@ -49,7 +49,6 @@ class RecordingService:
     def __init__(self) -> None:
         self.is_connected = False
         self.requests: list[Message] = []
-        self.gone: list[int] = []
         self.cancelled = 0
         self.may_answer = asyncio.Event()
         self.were_last: list[bool] = []
@@ -77,9 +76,6 @@ class RecordingService:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-
-    def kernel_gone(self, kernel: Kernel) -> None:
-        self.gone.append(kernel.pid)
 
 
 class Client:
@@ -218,7 +214,7 @@ def test_another_version_is_refused(path: Path) -> None:
         assert isinstance(error, ControlError)
         assert f"speaks version {PROTOCOL_VERSION}" in error.message
         assert "disconnect all notebooks" in error.hint
-        assert it.service.gone == []
+        assert it.server.kernels == []
 
     bench(path, work)
 
@@ -337,7 +333,7 @@ def test_a_kernel_knows_whether_it_is_the_last(path: Path) -> None:
         one, two = await it.kernel(), await it.kernel()
         await one.ask(Disconnect())
         await one.close()
-        await until(lambda: it.service.gone)
+        await until(lambda: len(it.server.kernels) == 1)
         await two.ask(Disconnect())
         assert it.service.were_last == [False, True]
 
@@ -350,13 +346,14 @@ def test_a_kernel_knows_whether_it_is_the_last(path: Path) -> None:
 def test_it_is_over_when_the_last_kernel_has_left(path: Path) -> None:
     async def work(it: Bench) -> None:
         one, two = await it.kernel(), await it.kernel()
+        assert it.server.kernels == [os.getpid()] * 2
         await one.close()
-        await until(lambda: len(it.service.gone) == 1)
+        await until(lambda: it.server.kernels == [os.getpid()])
         await turns()
         assert not it.server.gone.is_set()
         await two.close()
         await it.server.gone.wait()
-        assert it.service.gone == [os.getpid()] * 2
+        assert it.server.kernels == []
 
     bench(path, work)
 
@@ -366,7 +363,7 @@ def test_strangers_that_leave_are_no_kernels(path: Path) -> None:
         kernel, stranger = await it.kernel(), await it.stranger()
         await stranger.close()
         assert await kernel.ask(GetRoutes()) == RouteTable(())
-        assert it.service.gone == []
+        assert it.server.kernels == [os.getpid()]
         assert not it.server.gone.is_set()
 
     bench(path, work)
@@ -428,9 +425,10 @@ def test_a_killed_kernel_has_gone_although_a_child_holds_its_connection(path: Pa
         child = int(await kernel.stdout.readline())
         try:
             assert not it.server.gone.is_set()
+            assert it.server.kernels == [kernel.pid]
             kernel.kill()
             await it.server.gone.wait()
-            assert it.service.gone == [kernel.pid]
+            assert it.server.kernels == []
             os.kill(child, 0)  # it does live, and does hold it
         finally:
             os.kill(child, signal.SIGKILL)

@@ -11,7 +11,7 @@ import pytest
 import uvloop
 from telehelper.core.frames import Frame, FrameType, Open, Proto, decode_coded, encode_coded, encode_open
 from telehelper.datapath import backoff
-from telehelper.datapath.tunnel import WAITING_OPENS, Tunnel
+from telehelper.datapath.tunnel import LASTING, WAITING_OPENS, Tunnel
 from telehelper.datapath.tunnel_fake import FakeCarrier, FakeManagers, FakeUplink, RecordingUser
 from telehelper.errors import ApiServerUnavailable, ManagerUnavailable
 from telehelper.rpc.manager_pb2 import ClusterInfo
@@ -634,3 +634,105 @@ def test_a_tunnel_that_never_started_closes() -> None:
         assert it.managers.asked == 0
 
     bench(work, start=False)
+
+
+# --- what happens to the machine ---------------------------------------------------------------------------------
+
+
+def test_a_changed_network_has_carriers_probed_and_the_uplink_woken() -> None:
+    async def work(it: Bench) -> None:
+        it.open(1)
+        it.tunnel.carrier_leaving(it.carrier(1))
+        it.tunnel.network_changed()
+        assert [it.carrier(number).probes for number in (0, 1)] == [1, 1]
+        assert it.uplink.wakes == 1
+        assert (it.user.lost, it.user.changes) == ([], [])
+
+    bench(work)
+
+
+def test_a_changed_network_ends_the_wait_for_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "MAX_DELAY", 1000.0)
+
+    async def work(it: Bench) -> None:
+        monkeypatch.setattr(backoff, "FIRST_DELAY", 100.0)
+        lose_all(it)
+        await until(lambda: it.tunnel._back_offs)
+        await turns(50)
+        assert it.managers.asked == 1
+        monkeypatch.setattr(backoff, "FIRST_DELAY", 0.001)
+        it.tunnel.network_changed()
+        await until(lambda: it.tunnel.is_up and not it.tunnel._back_offs)
+
+    bench(work)
+
+
+def test_a_changed_network_ends_the_wait_for_a_carrier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "MAX_DELAY", 1000.0)
+
+    async def work(it: Bench) -> None:
+        monkeypatch.setattr(backoff, "FIRST_DELAY", 100.0)
+        it.tunnel.carrier_lost(it.carrier(0), "cut")
+        await turns(50)
+        assert it.tunnel.carriers == 1
+        monkeypatch.setattr(backoff, "FIRST_DELAY", 0.001)
+        it.tunnel.network_changed()
+        await until(lambda: it.tunnel.carriers == 2)
+
+    bench(work)
+
+
+def test_a_machine_that_slept_long_loses_all_flows_at_once_and_comes_back() -> None:
+    async def work(it: Bench) -> None:
+        it.open(1, 2)
+        it.tunnel.machine_woke(3600.4)
+        reason = "this machine was asleep for 3600 s"
+        assert it.user.lost == [({1, 2}, reason)]
+        assert it.user.changes == [(False, reason)]
+        await until(lambda: it.tunnel.is_up)
+        assert it.tunnel.last_error == reason
+        assert it.managers.uplinks[0].close_reasons == [reason]
+
+    bench(work)
+
+
+def test_a_machine_that_slept_shortly_is_only_looked_at() -> None:
+    async def work(it: Bench) -> None:
+        it.open(1)
+        it.tunnel.machine_woke(5.0)
+        assert it.user.lost == []
+        assert it.carrier(0).probes == 1
+
+    bench(work)
+
+
+def test_a_machine_that_slept_while_there_was_no_tunnel() -> None:
+    async def work(it: Bench) -> None:
+        it.managers.may_connect.clear()
+        lose_all(it)
+        await until(lambda: it.managers.asked == 2)
+        it.tunnel.machine_woke(3600.0)
+        assert len(it.user.changes) == 1
+        it.managers.may_connect.set()
+        await until(lambda: it.tunnel.is_up)
+        assert it.managers.asked == 2
+
+    bench(work)
+
+
+def test_what_does_not_last_is_opened_again_ever_more_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    skipped: list[int] = []
+    monkeypatch.setattr(backoff, "delays", lambda skip=0: iter((skipped.append(skip), 0.0)[1:] * 9))
+
+    async def work(it: Bench) -> None:
+        del skipped[:]
+        for _ in range(3):
+            lose_all(it)
+            await until(lambda: it.tunnel.is_up)
+        assert skipped == [0, 1, 2]
+        monkeypatch.setattr(it.tunnel, "_opened_at", it.tunnel._opened_at - LASTING)
+        lose_all(it)
+        await until(lambda: it.tunnel.is_up)
+        assert skipped[-1] == 0
+
+    bench(work, carriers=1)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 LOOPBACK = IPv4Address("127.0.0.1")
+HOP = "traffic manager telemagic/manager-0, through API server 127.0.0.1"
 
 
 @pytest.fixture(scope="module")
@@ -355,7 +356,7 @@ def test_what_a_carrier_says_of_itself_is_not_for_the_user(pki: Pki, tmp_path: P
         await it.start()
         await until(lambda: len(it.user.frames) == 4)  # of two carriers
         assert it.user.frames == [opened, data] * 2
-        assert it.user.changes[0] == (False, "the traffic manager is going away")
+        assert it.user.changes[0] == (False, f"the traffic manager is going away ({HOP})")
         assert len(it.user.changes) == 1
 
     bench(pki, tmp_path, work)
@@ -476,7 +477,7 @@ def test_flows_of_a_drained_manager_end_in_peace_and_new_ones_wait_for_the_next(
             old = it.cluster.manager
             draining = asyncio.ensure_future(old.drain(WAIT))
             await until(lambda: it.user.changes)
-            assert it.user.changes == [(False, "the traffic manager is going away")]
+            assert it.user.changes == [(False, f"the traffic manager is going away ({HOP})")]
             it.tunnel.send(open_to(3, LOOPBACK, port_of(service)))
             for flow in (1, 2):
                 it.tunnel.send(Frame(FrameType.DATA, flow, b"goodbye"))

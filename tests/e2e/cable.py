@@ -56,18 +56,20 @@ class Cable:
     def __init__(self, dial: Callable[[], Awaitable[Far]]) -> None:
         self.port = 0
         self.lines: list[Line] = []  # open ones, the oldest first
+        self.is_mute = False  # new connections are accepted, and then nothing happens
         self._dial = dial
+        self._loop = asyncio.get_running_loop()
+        self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def serve(self) -> AsyncIterator[None]:
         """Relay while the block runs."""
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
+        await self._listen()
         try:
             yield
         finally:
-            server.close()
+            self._stop_listening()
             for line in list(self.lines):
                 line.flowing.set()
                 line.cut()
@@ -77,13 +79,33 @@ class Cable:
         """The open connections through which at least so many bytes went up."""
         return [line for line in self.lines if line.up >= least]
 
+    def stop(self) -> None:
+        """Break all connections and take no more, as an API server that restarts."""
+        self._loop.call_soon_threadsafe(self._stop_listening)
+        for line in list(self.lines):
+            line.cut()
+
+    def resume(self) -> None:
+        """Take connections again, on the same port."""
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def _stop_listening(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        far = await self._dial()
         line = Line(writer)
+        if self.is_mute:
+            line.flowing.clear()
+        far = await self._dial()
         self.lines.append(line)
         ups = [
             asyncio.ensure_future(self._up(line, reader, far)),
@@ -150,13 +172,14 @@ class _Forwarded:
 @contextlib.contextmanager
 def laid(dial: Callable[[], Awaitable[Far]]) -> Iterator[Cable]:
     """Lay a cable that leads where `dial` does."""
-    cable = Cable(dial)
     ready, over = threading.Event(), asyncio.Event()
     loops: list[asyncio.AbstractEventLoop] = []
+    cables: list[Cable] = []
 
     async def main() -> None:
         loops.append(asyncio.get_running_loop())
-        async with cable.serve():
+        cables.append(Cable(dial))
+        async with cables[0].serve():
             ready.set()
             await over.wait()
 
@@ -164,7 +187,7 @@ def laid(dial: Callable[[], Awaitable[Far]]) -> Iterator[Cable]:
     thread.start()
     try:
         assert ready.wait(10)
-        yield cable
+        yield cables[0]
     finally:
         loops[0].call_soon_threadsafe(over.set)
         thread.join(10)

@@ -34,6 +34,7 @@ QUANTUM: Final = 64 * 1024  # bytes of a turn: the largest DATA frame fits, and 
 SMALL: Final = 2048
 PING_INTERVAL: Final = 3.0  # seconds
 FIRST_PING: Final = 0.2  # seconds; after the HELLOs, and early enough to show a round-trip time soon
+PROBE_TIMEOUT: Final = 3.0  # seconds that the answer to a probe may take
 DEAD_AFTER: Final = 9.0  # seconds without receiving anything; three PINGs, and found out within ten
 MAX_DATAGRAM_QUEUE: Final = (
     256 * 1024
@@ -289,6 +290,14 @@ class Mux:
         self._ping_number += 1
         self._ping_sent = now
         self._queue_control(Frame(FrameType.PING, 0, self._ping_number.to_bytes(8, "big")))
+
+    def probe(self, now: float) -> None:
+        """Have the far side prove within ``PROBE_TIMEOUT`` that it is there: there is reason to doubt it.
+
+        A PING goes out with the next :meth:`handle_timer`; anything received is proof. Arm the timer anew.
+        """
+        self._heard_at = min(self._heard_at, now - DEAD_AFTER + PROBE_TIMEOUT)
+        self._ping_at = now
 
     def is_dead(self, now: float) -> bool:
         """Whether the far side has been silent for too long, or has stopped reading."""

@@ -13,7 +13,13 @@ import grpc.aio
 
 from telehelper import __version__
 from telehelper.core.frames import VERSION
-from telehelper.errors import ManagerTooOld, ManagerUnavailable, SessionExpired, TelemagicError
+from telehelper.errors import (
+    CredentialsRefused,
+    ManagerTooOld,
+    ManagerUnavailable,
+    SessionExpired,
+    TelemagicError,
+)
 from telehelper.kube.client import ApiNotFound
 from telehelper.rpc import manager_pb2, manager_pb2_grpc
 
@@ -39,9 +45,7 @@ _CHANNEL: Final = (
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
 _CHUNK: Final = 65536  # bytes
-_INSTALL: Final = (
-    "try the embedded cluster (%tele connect --demo); installing into a cluster is not there yet"
-)
+_INSTALL: Final = "%tele install puts one there; --via agentless works without, for TCP"
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,15 @@ async def find_manager(api: ApiClient, namespace: str) -> ManagerPod:
         pods = await api.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=LABEL)
     except ApiNotFound:
         pods = {}
+    except CredentialsRefused as error:
+        if error.data.get("status") != "403":
+            raise
+        raise CredentialsRefused(
+            f"you may not list pods in namespace {namespace!r}, so the traffic manager there cannot be found",
+            hint=f"ask for a Role in {namespace!r} with list on pods, get and create on pods/portforward; "
+            "or --via agentless",
+            **error.data,
+        ) from error
     return choose_manager(pods, namespace)
 
 
@@ -175,6 +188,11 @@ def _translate(error: grpc.aio.AioRpcError, relay: Relay) -> TelemagicError:
     if code is grpc.StatusCode.FAILED_PRECONDITION:
         return ManagerTooOld(
             f"the traffic manager refuses this version: {details}", hint="upgrade the older of the two"
+        )
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return ManagerTooOld(
+            f"the traffic manager does not know what this version asks: {details}",
+            hint="%tele install upgrades it",
         )
     if code is grpc.StatusCode.UNAUTHENTICATED:
         return SessionExpired(f"the traffic manager does not know our session: {details}")

@@ -38,9 +38,6 @@ class Service(Protocol):
     async def handle(self, request: Message, kernel: Kernel) -> Message:
         """Carry out one request; errors that the kernel shall see are TelemagicErrors."""
 
-    def kernel_gone(self, kernel: Kernel) -> None:
-        """Learn that a kernel has left, by itself or not."""
-
 
 def peer_of(sock: socket.socket) -> tuple[int, int]:
     """Return pid and uid of the process at the other end of a Unix socket (unix(7), SO_PEERCRED)."""
@@ -78,6 +75,11 @@ class ControlServer:
         self._tasks: set[asyncio.Task[None]] = set()  # one for each connection
         self._requests: set[asyncio.Task[None]] = set()
         self.gone = asyncio.Event()
+
+    @property
+    def kernels(self) -> list[int]:
+        """Pids of the kernels that are connected."""
+        return sorted(kernel.pid for kernel in self._kernels)
 
     async def start(self) -> None:
         """Listen. OSError if the path cannot be bound."""
@@ -130,7 +132,6 @@ class ControlServer:
             writer.close()
             if kernel in self._kernels:
                 self._kernels.discard(kernel)
-                self._service.kernel_gone(kernel)
                 self._check_alone()
 
     async def _serve(self, reader: asyncio.StreamReader, kernel: Kernel) -> None:

@@ -82,6 +82,8 @@ async def _serve(options: argparse.Namespace, sweeper: Sweeper) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until nobody needs us."""
     options = _parser().parse_args(arguments)
+    # A login plugin is the only child there will be, and grpc would have its say in the log about each.
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     # Before everything else: the child must have no thread of ours, and none of our sockets.
     sweeper = Sweeper(options.socket, _relay_path(options.socket))
     try:

@@ -39,6 +39,9 @@ class CarrierOpener(Protocol):
     async def open(self, pod: ManagerPod, session: Session) -> ByteStream:
         """Open a connection to the manager that is ready for HELLO; a ClusterError if that fails."""
 
+    def hop(self, pod: ManagerPod) -> str:
+        """Say in words what it leads to and over what, for who is told that it broke."""
+
     def __str__(self) -> str:
         """Return what ``--carrier`` calls it."""
 
@@ -54,6 +57,10 @@ class PortForwardOpener:
     async def open(self, pod: ManagerPod, session: Session) -> ByteStream:
         """See :class:`CarrierOpener`."""
         return await self._api.portforward(pod.namespace, pod.name, pod.carrier_port)
+
+    def hop(self, pod: ManagerPod) -> str:
+        """See :class:`CarrierOpener`."""
+        return f"traffic manager {pod.namespace}/{pod.name}, through API server {self._api.access.host}"
 
     def __str__(self) -> str:
         return PORTFORWARD
@@ -87,6 +94,10 @@ class DirectOpener:
             f"{self._endpoint} does not take carriers: {', '.join(dict.fromkeys(map(_why, failures)))}",
             hint="check the address, and that the manager listens there (--carrier-listen); or --carrier portforward",
         ) from failures[-1]
+
+    def hop(self, pod: ManagerPod) -> str:
+        """See :class:`CarrierOpener`."""
+        return f"traffic manager {pod.namespace}/{pod.name}, at {self._endpoint}"
 
     async def _connect(self, host: str, fingerprint: str) -> ByteStream:
         if self._endpoint.is_encrypted:

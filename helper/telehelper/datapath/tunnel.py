@@ -12,24 +12,32 @@ flows when it was opened.
 * The control connection dies: nothing happens to the flows, the session lives while a carrier lives. The uplink opens
   it anew. Only when the manager does not know the session any more, the whole tunnel is opened anew.
 
+* The machine's network changes (:meth:`Tunnel.network_changed`): what waits for its next try has it now, and the
+  carriers must show soon that they are alive.
+* The machine was asleep (:meth:`Tunnel.machine_woke`) for so long that the manager has given us up: so do we, at once.
+
 Whatever is done in the background is tried with back-off and jitter until it succeeds or the tunnel is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
 from telehelper.core.frames import Frame, FrameType, decode_open, encode_coded
-from telehelper.datapath.backoff import delays
+from telehelper.core.mux import DEAD_AFTER
+from telehelper.datapath.backoff import BackOff
 from telehelper.errors import TelemagicError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 
     from telehelper.rpc.manager_pb2 import ClusterInfo
 
+LASTING: Final = 10.0  # seconds that what was opened must live, for its loss to be made up for at once
 WAITING_OPENS: Final = 1024  # flows that may wait for the tunnel; further ones are refused
 
 
@@ -47,6 +55,9 @@ class CarrierLike(Protocol):
     def send(self, frame: Frame) -> None:
         """Queue a frame."""
 
+    def probe(self) -> None:
+        """Have the far side show soon that it is there, or be lost."""
+
     async def close(self, reason: str) -> None:
         """Close it; returns when it is closed."""
 
@@ -60,6 +71,9 @@ class Uplink(Protocol):
 
     async def add_carrier(self) -> CarrierLike:
         """Open one more carrier."""
+
+    def wake(self) -> None:
+        """Try again now what waits for its next try."""
 
     async def close(self, reason: str, keep: Collection[CarrierLike] = ()) -> None:
         """Close the control connection, and all carriers but those to `keep`."""
@@ -108,6 +122,9 @@ class Tunnel:
         self._waiting: dict[int, tuple[Frame, asyncio.TimerHandle]] = {}  # OPENs, by flow, in order
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Future[None]] = set()  # lost uplinks; never cancelled, for it is bounded
+        self._back_offs: set[BackOff] = set()  # of what is being tried again
+        self._opened_at = -LASTING  # monotonic: when something was last opened in the background
+        self._short_lived = 0  # how many in a row did not last
         self._closed = False
         self.last_error = ""
 
@@ -176,11 +193,13 @@ class Tunnel:
         """Take frames of flows that came in on a carrier."""
         self._user.frames_received(frames)
 
-    def carrier_leaving(self, carrier: CarrierLike) -> None:
+    def carrier_leaving(
+        self, carrier: CarrierLike, reason: str = "the traffic manager is going away"
+    ) -> None:
         """Learn that the manager will close a carrier, and opens nothing more there."""
         if self._load.pop(carrier, None) is not None:
             self._leaving.add(carrier)
-            self._make_up_for_it("the traffic manager is going away")
+            self._make_up_for_it(reason)
 
     def carrier_lost(self, carrier: CarrierLike, reason: str) -> None:
         """Learn that a carrier died: its flows are over."""
@@ -198,14 +217,28 @@ class Tunnel:
     def session_lost(self, uplink: Uplink, reason: str) -> None:
         """Learn that the manager does not know our session: carriers cannot be added any more."""
         if uplink is self._uplink:
-            flows = {flow for carried in self._load.values() for flow in carried}
-            self._load.clear()
-            self._lose(flows, reason)
-            self._down(reason)
+            self._lose_uplink(reason)
 
     def info_changed(self, info: ClusterInfo) -> None:
         """Learn of the cluster's networks and names."""
         self._user.info_changed(info)
+
+    # --- what happens to the machine
+
+    def network_changed(self) -> None:
+        """Learn that the machine's network changed: perhaps it is back, perhaps our connections lead nowhere now."""
+        for back_off in self._back_offs:
+            back_off.wake()
+        if self._uplink is not None:
+            self._uplink.wake()
+        for carrier in (*self._load, *self._leaving):
+            carrier.probe()
+
+    def machine_woke(self, seconds: float) -> None:
+        """Learn that the machine was suspended for so many seconds."""
+        if seconds >= DEAD_AFTER:
+            self._lose_uplink(f"this machine was asleep for {seconds:.0f} s")
+        self.network_changed()
 
     # --- inside
 
@@ -247,6 +280,12 @@ class Tunnel:
         # Not from inside send(): the user is in the middle of something.
         asyncio.get_running_loop().call_soon(self._user.frames_received, [rejected])
 
+    def _lose_uplink(self, reason: str) -> None:
+        flows = {flow for carried in self._load.values() for flow in carried}
+        self._load.clear()
+        self._lose(flows, reason)
+        self._down(reason)
+
     def _lose(self, flows: set[int], reason: str) -> None:
         for flow in flows:
             del self._flows[flow]
@@ -279,32 +318,45 @@ class Tunnel:
         task.add_done_callback(self._tasks.discard)
 
     async def _replace(self, uplink: Uplink, reason: str) -> None:
-        for delay in delays():
-            await asyncio.sleep(delay)
-            if self._uplink is not uplink:
-                return  # the whole uplink is being replaced
-            try:
-                carrier = await uplink.add_carrier()
-            except (TelemagicError, OSError) as error:
-                self.last_error = str(error)
-                continue
-            if self._uplink is uplink:
-                self._load[carrier] = set()
-                self.last_error = reason
-            else:
-                await uplink.close("replaced")  # once more: it had one carrier less then
-            return
+        with self._backing_off() as back_off:
+            while True:
+                await back_off.wait()
+                if self._uplink is not uplink:
+                    return  # the whole uplink is being replaced
+                try:
+                    carrier = await uplink.add_carrier()
+                    break
+                except (TelemagicError, OSError) as error:
+                    self.last_error = str(error)
+        self._opened_at = monotonic()
+        if self._uplink is uplink:
+            self._load[carrier] = set()
+            self.last_error = reason
+        else:
+            await uplink.close("replaced")  # once more: it had one carrier less then
 
     async def _reconnect(self, closing: asyncio.Future[None], reason: str) -> None:
         await asyncio.shield(closing)
-        for delay in delays():
-            await asyncio.sleep(delay)
-            try:
-                uplink = await self._connect(self)
-            except (TelemagicError, OSError) as error:
-                self.last_error = str(error)
-                continue
-            self._adopt(uplink)
-            self.last_error = reason
-            self._user.tunnel_changed(True, "reconnected")
-            return
+        with self._backing_off() as back_off:
+            while True:
+                await back_off.wait()
+                try:
+                    uplink = await self._connect(self)
+                    break
+                except (TelemagicError, OSError) as error:
+                    self.last_error = str(error)
+        self._opened_at = monotonic()
+        self._adopt(uplink)
+        self.last_error = reason
+        self._user.tunnel_changed(True, "reconnected")
+
+    @contextlib.contextmanager
+    def _backing_off(self) -> Iterator[BackOff]:
+        """Have the wait between tries, woken by news; longer if what was opened lately does not last."""
+        self._short_lived = self._short_lived + 1 if monotonic() - self._opened_at < LASTING else 0
+        back_off = BackOff(self._short_lived)
+        self._back_offs.add(back_off)
+        try:
+            yield back_off
+        finally:
+            self._back_offs.discard(back_off)

@@ -20,11 +20,16 @@ class FakeCarrier:
     def __init__(self, rtt: float | None = None) -> None:
         self.rtt = self.min_rtt = rtt
         self.sent: list[Frame] = []
+        self.probes = 0
         self.close_reasons: list[str] = []
 
     def send(self, frame: Frame) -> None:
         """See :class:`~telehelper.datapath.tunnel.CarrierLike`."""
         self.sent.append(frame)
+
+    def probe(self) -> None:
+        """See :class:`~telehelper.datapath.tunnel.CarrierLike`."""
+        self.probes += 1
 
     async def close(self, reason: str) -> None:
         """See :class:`~telehelper.datapath.tunnel.CarrierLike`."""
@@ -44,6 +49,7 @@ class FakeUplink:
         self.may_close.set()
         self.close_reasons: list[str] = []  # one for each close that is complete
         self.kept: list[CarrierLike] = []
+        self.wakes = 0
 
     async def add_carrier(self) -> CarrierLike:
         """See :class:`~telehelper.datapath.tunnel.Uplink`."""
@@ -54,6 +60,10 @@ class FakeUplink:
         carrier = FakeCarrier()
         self.carriers.append(carrier)
         return carrier
+
+    def wake(self) -> None:
+        """See :class:`~telehelper.datapath.tunnel.Uplink`."""
+        self.wakes += 1
 
     async def close(self, reason: str, keep: Collection[CarrierLike] = ()) -> None:
         """See :class:`~telehelper.datapath.tunnel.Uplink`."""

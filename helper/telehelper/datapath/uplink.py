@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 from telehelper.carrier import Carrier
 from telehelper.core.frames import VERSION, Frame, FrameType, decode_coded, encode_coded
 from telehelper.core.mux import Mux
-from telehelper.datapath.backoff import delays
+from telehelper.datapath.backoff import BackOff
 from telehelper.datapath.cluster import ManagerControl, ManagerPod, find_manager
 from telehelper.errors import ManagerTooOld, ManagerUnavailable, SessionExpired, TelemagicError, TunnelError
 from telehelper.kube.client import ApiNotFound
@@ -35,6 +35,7 @@ class TunnelCarrier:
         self._tunnel = tunnel
         self._carrier: Carrier | None = None
         self._is_leaving = False  # GOAWAY has come
+        self._hop = ""
         self._hello: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
 
@@ -46,6 +47,7 @@ class TunnelCarrier:
         ManagerUnavailable, ManagerUntrusted, SessionExpired, ApiServerUnavailable, CredentialsRefused
             What it failed on; nothing is left open.
         """
+        self._hop = opener.hop(pod)
         stream = await opener.open(pod, session)
         self._carrier = Carrier(stream, Mux(monotonic()), on_frames=self._frames, on_lost=self._lost)
         self._task = asyncio.create_task(self._carrier.run())
@@ -87,6 +89,11 @@ class TunnelCarrier:
                 self._carrier.drop_flow(frame.flow)
             self._carrier.send(frame)
 
+    def probe(self) -> None:
+        """Have the manager show soon that it is there, or be lost."""
+        if self._carrier is not None:
+            self._carrier.probe()
+
     async def close(self, reason: str) -> None:
         """Close; the tunnel is not told."""
         self._hello.cancel()
@@ -103,7 +110,7 @@ class TunnelCarrier:
             frames = [frame for frame in frames if frame.flow]
             if not self._is_leaving and any(frame.type is FrameType.GOAWAY for frame in flowless):
                 self._is_leaving = True
-                self._tunnel.carrier_leaving(self)
+                self._tunnel.carrier_leaving(self, f"the traffic manager is going away ({self._hop})")
         if frames:
             self._tunnel.carrier_frames(frames)
 
@@ -122,7 +129,7 @@ class TunnelCarrier:
 
     def _lost(self, _: Carrier, reason: str) -> None:
         if self._is_greeted():
-            self._tunnel.carrier_lost(self, reason)
+            self._tunnel.carrier_lost(self, f"{reason} ({self._hop})")
         elif not self._hello.done():
             self._hello.set_exception(ManagerUnavailable(f"a carrier was lost before HELLO: {reason}"))
 
@@ -142,6 +149,17 @@ class ManagerUplink:
         self._tunnel = tunnel
         self._opener = opener
         self._watch: asyncio.Task[None] | None = None
+        self._back_off = BackOff()  # of the control connection
+
+    @property
+    def manager(self) -> str:
+        """Namespace and name of the manager's pod."""
+        return f"{self.pod.namespace}/{self.pod.name}"
+
+    @property
+    def manager_version(self) -> str:
+        """The manager's version."""
+        return str(self.control.session.manager_version)
 
     @property
     def info(self) -> ClusterInfo:
@@ -182,6 +200,10 @@ class ManagerUplink:
         self.carriers.append(carrier)
         return carrier
 
+    def wake(self) -> None:
+        """See :class:`~telehelper.datapath.tunnel.Uplink`."""
+        self._back_off.wake()
+
     async def close(self, reason: str, keep: Collection[CarrierLike] = ()) -> None:
         """Close watch, control connection, and all carriers but those to `keep`."""
         if self._watch is not None:
@@ -197,11 +219,10 @@ class ManagerUplink:
 
         Losing the control connection is no reason to end: the carriers keep the session alive meanwhile.
         """
-        waits = delays()
         while True:
             try:
                 async for info in self.control.watch():
-                    waits = delays()
+                    self._back_off.reset()
                     self._info = info
                     self._first_info.set()
                     self._tunnel.info_changed(info)
@@ -211,7 +232,7 @@ class ManagerUplink:
             if isinstance(error, SessionExpired) or self._info is None:
                 break
             self._tunnel.control_lost(self, error.message)
-            await asyncio.sleep(next(waits))
+            await self._back_off.wait()
         self._ended = error
         self._first_info.set()
         # Not from inside the watch: losing the session closes this uplink, and so cancels the watch.
