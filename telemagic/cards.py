@@ -29,6 +29,7 @@ TITLES: Final = {
     "ready": "Ready",
 }
 SOURCE_WIDTH: Final = 60  # characters of a CIDR's source in plain text
+SHOWN_CIDRS: Final = 16  # rows; the surest, and guesses round many addresses are many
 
 
 class Card:
@@ -125,23 +126,40 @@ def _status(status: Status, facts: Iterable[tuple[str, str]], right: str, notice
     return Card("\n".join(map(printable, lines)), box(html))
 
 
+def _shown(cidrs: Sequence[CidrRow]) -> tuple[Sequence[CidrRow], str]:
+    """Return the rows to show, and a line about the others."""
+    if len(cidrs) <= SHOWN_CIDRS:
+        return cidrs, ""
+    rank = {"certain": 0, "likely": 1}
+    surest = sorted(cidrs, key=lambda row: rank.get(row.confidence, 2))[: SHOWN_CIDRS - 1]
+    return surest, f"{len(cidrs) - len(surest)} more: %tele routes"
+
+
 def _cidr_table(cidrs: Sequence[CidrRow]) -> str:
     if not cidrs:
         return ""
+    shown, others = _shown(cidrs)
     body = "".join(
         f"<tr><td><code>{escape(row.cidr)}</code></td><td>{escape(row.kind)}</td><td>{escape(row.source)}</td>"
         f'<td><span class="tm-chip tm-{escape(row.confidence)}">{escape(row.confidence)}</span></td></tr>'
-        for row in cidrs
+        for row in shown
     )
+    body += f'<tr><td colspan="4">{escape(others)}</td></tr>' if others else ""
     head = "".join(f'<th scope="col">{name}</th>' for name in ("CIDR", "of", "found by", ""))
     return f'<table class="tm-cidrs"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _cidr_lines(cidrs: Sequence[CidrRow]) -> list[str]:
-    return [
-        f"  {'CIDR' if i == 0 else '':<12} {row.cidr:<18} {row.kind:<9} {row.source[:SOURCE_WIDTH]} ({row.confidence})"
-        for i, row in enumerate(cidrs)
+    shown, others = _shown(cidrs)
+    lines = [
+        f"  {'CIDR' if i == 0 else '':<12} {row.cidr:<18} {row.kind:<9} {_cut(row.source)} ({row.confidence})"
+        for i, row in enumerate(shown)
     ]
+    return [*lines, f"  {'':<12} {others}"] if others else lines
+
+
+def _cut(source: str) -> str:
+    return source if len(source) <= SOURCE_WIDTH else f"{source[: SOURCE_WIDTH - 1]}…"
 
 
 def _carriers(status: Status) -> str:
@@ -168,6 +186,12 @@ def farewell(context: str, namespace: str, line: str) -> Card:
             + f'<div class="tm-note">{escape(line)}</div>'
         ),
     )
+
+
+def notes(lines: Sequence[str]) -> Card:
+    """Return what should be said beside something else."""
+    html = "".join(f'<div class="tm-note">{escape(line)}</div>' for line in lines)
+    return Card("\n".join(f"note: {printable(line)}" for line in lines), box(html))
 
 
 # --- parts -------------------------------------------------------------------------------------------------------

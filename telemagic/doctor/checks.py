@@ -164,6 +164,55 @@ def leftovers(machine: Machine, devices: Collection[str]) -> Verdict:
     return ok("none")
 
 
+# Who else changes routes and names: by interface, and by program. The second column is what it is called.
+_VPN_DEVICES: Final = (
+    (r"tel\d+", "Telepresence"),
+    (r"tailscale\d+", "Tailscale"),
+    (r"wg\d+|wg-.*|nordlynx|proton\d+", "WireGuard"),
+    (r"CloudflareWARP", "Cloudflare WARP"),
+    (r"cscotun\d+", "Cisco Secure Client"),
+    (r"gpd\d+", "GlobalProtect"),
+    (r"zt[a-z0-9]{8,}", "ZeroTier"),
+    (r"ppp\d+", "a PPP VPN"),
+    (r"utun\d+|tun\d+|vpn\d+", "a VPN"),
+)
+_VPN_PROGRAMS: Final = {
+    "telepresence": "Telepresence",
+    "kubevpn": "kubevpn",
+    "sshuttle": "sshuttle",
+    "openvpn": "OpenVPN",
+    "openconnect": "OpenConnect",
+    "tailscaled": "Tailscale",
+    "warp-svc": "Cloudflare WARP",
+    "vpnagentd": "Cisco Secure Client",
+    "PanGPS": "GlobalProtect",
+    "zerotier-one": "ZeroTier",
+}
+_RIVALS: Final = frozenset({"Telepresence", "kubevpn", "sshuttle"})  # they do what we do
+
+
+def other_vpns(machine: Machine) -> Verdict:
+    """Look for others who change routes and names."""
+    found = dict.fromkeys(
+        f"{what} ({name})"
+        for name in sorted(machine.interfaces())
+        for what in [next((what for pattern, what in _VPN_DEVICES if re.fullmatch(pattern, name)), "")]
+        if what
+    )
+    names = {text.partition(" (")[0] for text in found}
+    running = machine.processes()
+    programs = {what for program, what in _VPN_PROGRAMS.items() if program in running}
+    shown = ", ".join([*found, *sorted(programs - names)])
+    if rivals := (names | programs) & _RIVALS:
+        return warning(
+            f"{shown}: two that lead the same names to a cluster get in each other's way",
+            f"end {' and '.join(sorted(rivals))} first",
+        )
+    if shown:
+        return ok(f"{shown}: an overlap with the cluster's networks is told under networks")
+    return ok("none")
+
+
 # --- software and configuration ----------------------------------------------------------------------------------
 
 
@@ -188,7 +237,8 @@ def kube_context(path: str, name: str) -> Verdict:
         config = kubeconfig.read(path)
         context = config.choose(name)
     except KubeconfigError as error:
-        return warning(error.message, error.hint)
+        # Without one there is still the demo cluster; but who names one wants that.
+        return (problem if path or name else warning)(error.message, error.hint)
     return ok(f"context {context.name} of {config.search}: {context.server}")
 
 
@@ -205,6 +255,7 @@ def examine_machine(
         ("IPv6", lambda: ipv6(machine)),
         ("names", lambda: names(machine)),
         ("leftovers", lambda: leftovers(machine, devices)),
+        ("other VPNs", lambda: other_vpns(machine)),
         ("versions", lambda: versions(machine)),
         ("kubeconfig", lambda: kube_context(kubeconfig_path, context)),
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from telemagic import cards
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -24,12 +24,16 @@ class Level(enum.Enum):
 
 
 class Finding(NamedTuple):
-    """What one check found, in one line. `remedy` is what to do about it; empty if there is nothing to do."""
+    """What one check found, in one line.
+
+    `remedy` is what to do about it, empty if there is nothing to do; `about` is what was looked at.
+    """
 
     check: str
     level: Level
     found: str
     remedy: str = ""
+    about: str = ""
 
 
 class Diagnosis:
@@ -37,6 +41,11 @@ class Diagnosis:
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         self.findings = tuple(findings)
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Sequence[Finding]]) -> Diagnosis:
+        """Put findings together; the keys say what they are about."""
+        return cls([finding._replace(about=about) for about, part in parts.items() for finding in part])
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self.findings)
@@ -56,6 +65,11 @@ class Diagnosis:
         return all(finding.level is not Level.PROBLEM for finding in self.findings)
 
     @property
+    def exit_status(self) -> int:
+        """What `telemagic doctor` exits with: 1 if there is a problem."""
+        return 0 if self.is_healthy else 1
+
+    @property
     def summary(self) -> str:
         """How many problems and warnings there are."""
         count = Counter(finding.level for finding in self.findings)
@@ -71,42 +85,58 @@ class Diagnosis:
         Returns
         -------
         DataFrame
-            One row per check; index 0…n-1. check, found, remedy: str; level: category ok < warning < problem.
+            One row per check; index 0…n-1. about: category; check, found, remedy: str; level: category
+            ok < warning < problem.
         """
         import pandas as pd  # late: 0.4 s, and only this needs it
 
-        columns = ["check", "level", "found", "remedy"]
-        rows = [(one.check, one.level.value, one.found, one.remedy) for one in self.findings]
+        columns = ["about", "check", "level", "found", "remedy"]
+        rows = [(one.about, one.check, one.level.value, one.found, one.remedy) for one in self.findings]
         frame = pd.DataFrame(rows, columns=columns, dtype="str")
         levels = pd.CategoricalDtype([level.value for level in Level], ordered=True)
-        return frame.astype({"level": levels})
+        return frame.astype({"about": "category", "level": levels})
 
     def __repr__(self) -> str:
         return self._card().text
 
     def _card(self) -> cards.Card:
         lines = [f"Doctor: {self.summary}"]
-        for check, level, found, remedy in self.findings:
-            lines.append(f"  {level.value:<8} {check:<18} {found}".rstrip())
-            lines += [f"  {'':<8} {'':<18}   try: {remedy}"] if remedy else []
+        for about, part in self._parts():
+            lines += [about] if about else []
+            for check, level, found, remedy, _ in part:
+                lines.append(f"  {level.value:<8} {check:<18} {found}".rstrip())
+                lines += [f"  {'':<8} {'':<18}   try: {remedy}"] if remedy else []
         return cards.Card("\n".join(map(cards.printable, lines)), cards.box(self._head() + self._table()))
 
+    def _parts(self) -> list[tuple[str, list[Finding]]]:
+        parts: dict[str, list[Finding]] = {}
+        for finding in self.findings:
+            parts.setdefault(finding.about, []).append(finding)
+        return list(parts.items())
+
     def _head(self) -> str:
-        tone = "good" if self.is_healthy else "bad"
+        worst = max((finding.level for finding in self.findings), key=list(Level).index, default=Level.OK)
+        chips = "".join(
+            f'<span class="tm-chip tm-{_LOOKS[level]}">{text}</span>' for level, text in self._counts()
+        )
         return (
-            f'<div class="tm-head tm-{tone}"><i class="tm-dot"></i><b>Doctor</b>'
-            f'<span class="tm-right">{escape(self.summary)}</span></div>'
+            f'<div class="tm-head tm-{_TONES[worst]}"><i class="tm-dot"></i><b>Doctor</b>'
+            f'<span>{escape(_SAYS[worst])}</span><span class="tm-right">{chips}</span></div>'
         )
 
+    def _counts(self) -> list[tuple[Level, str]]:
+        count = Counter(finding.level for finding in self.findings)
+        return [
+            (level, f"{count[level]} ok" if level is Level.OK else _plural(count[level], level.value))
+            for level in (Level.PROBLEM, Level.WARNING, Level.OK)
+            if count[level]
+        ]
+
     def _table(self) -> str:
-        body = "".join(
-            f'<tr class="tm-{_LOOKS[level]}"><td><i class="tm-mark" aria-label="{level.value}"></i></td>'
-            f'<th scope="row">{escape(check)}</th><td>{escape(found)}'
-            + (f'<div class="tm-remedy">try: <code>{escape(remedy)}</code></div>' if remedy else "")
-            + "</td></tr>"
-            for check, level, found, remedy in self.findings
+        bodies = "".join(
+            f"<tbody>{_heading(about)}{''.join(map(_row, part))}</tbody>" for about, part in self._parts()
         )
-        return f'<table class="tm-steps tm-checks">{body}</table>'
+        return f'<table class="tm-steps tm-checks">{bodies}</table>'
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         return self._card()._repr_mimebundle_()
@@ -114,6 +144,28 @@ class Diagnosis:
 
 # The marks that the steps of a connect have, in card.css.
 _LOOKS = {Level.OK: "done", Level.WARNING: "warned", Level.PROBLEM: "failed"}
+_TONES = {Level.OK: "good", Level.WARNING: "fair", Level.PROBLEM: "bad"}
+_SAYS = {
+    Level.OK: "everything is fine",
+    Level.WARNING: "works, with something to know",
+    Level.PROBLEM: "something is in the way",
+}
+
+
+def _heading(about: str) -> str:
+    return f'<tr class="tm-part"><th colspan="3" scope="colgroup">{escape(about)}</th></tr>' if about else ""
+
+
+def _row(finding: Finding) -> str:
+    check, level, found, remedy, _ = finding
+    said = f'<div class="tm-remedy">{_ARROW} {escape(remedy)}</div>' if remedy else ""
+    return (
+        f'<tr class="tm-{_LOOKS[level]}"><td><i class="tm-mark" role="img" aria-label="{level.value}"></i></td>'
+        f'<th scope="row">{escape(check)}</th><td>{escape(found)}{said}</td></tr>'
+    )
+
+
+_ARROW = '<span class="tm-arrow" aria-label="try">&rarr;</span>'
 
 
 def _plural(count: int, what: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -88,6 +89,14 @@ class Machine:
             return (self.root / path).read_text(encoding="latin-1")
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def processes(self) -> set[str]:
+        """Return the names of the running programs, as the kernel has them: at most 15 characters (proc(5), comm)."""
+        found = set()
+        for path in (self.root / "proc").glob("[0-9]*/comm"):
+            with contextlib.suppress(OSError):  # it has just ended
+                found.add(path.read_text(encoding="latin-1").strip())
+        return found
 
     def is_mount(self, path: str) -> bool:
         """Whether something is mounted exactly there (proc_pid_mountinfo(5))."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
@@ -14,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
-from telehelper import messages
+from telehelper import messages, views
+from telehelper.errors import HelperLost
 
-from telemagic import elevate
+import telemagic
+from telemagic import elevate, frames, looking
 from telemagic.__main__ import main
 from telemagic.control_fake import STATUS, FakeLauncher, Script
-from telemagic.doctor import checks, connected
+from telemagic.doctor import checks, cluster, connected
 from telemagic.doctor.diagnosis import Diagnosis, Finding, Level
 from telemagic.doctor.machine import PROBE, Machine, Tun, interfaces, sudo_is_silent, try_tun
 from telemagic.results import Status
@@ -259,11 +265,11 @@ def test_our_resolv_conf_is_left(machine: Machine, files: dict[str, str], is_sta
 
 
 def test_the_marker_is_what_netd_writes(machine: Machine) -> None:
-    from telehelper.netd.resolvconf import Former, Owner, render
+    from telehelper.netd.resolvconf import Former, Layer, Owner, render
 
     order = messages.SetDns("resolvconf", "198.19.0.1", ("svc",))
-    text = render(order, Owner(77, 4711, BOOT), Former("absent"))
-    write(machine.root, {"etc/resolv.conf": text.decode()})
+    text = Layer(Owner(77, 4711, BOOT), Former("absent"), render(order)).text()
+    write(machine.root, {"etc/resolv.conf": text})
     assert machine.stale_netd() == 77
     write(machine.root, {"proc/77/stat": stat()})
     assert machine.stale_netd() == 0
@@ -315,8 +321,11 @@ def test_the_release_that_sends_no_token(machine: Machine) -> None:
 def test_kubeconfig(machine: Machine, kubeconfig: Path) -> None:
     look = partial(checks.examine_machine, machine)
     assert look(context="staging")[-1].found.startswith("context staging of")
-    assert look(context="stagin")[-1].remedy == "did you mean 'staging'?"
-    assert look(kubeconfig_path="/none")[-1].level is WARNING
+    wrong = look(context="stagin")[-1]
+    assert (wrong.level, wrong.remedy) == (PROBLEM, "did you mean 'staging'?")
+    assert look(kubeconfig_path="/none")[-1].level is PROBLEM
+    kubeconfig.unlink()
+    assert look()[-1].level is WARNING  # there is still the demo cluster
 
 
 def test_a_check_that_breaks_is_a_finding(machine: Machine) -> None:
@@ -343,6 +352,7 @@ def status(**changes: object) -> Status:
         (connected.state(status(state="reconnecting", last_error="reset")), PROBLEM, "reconnecting to demo"),
         (connected.state(status(state="closed")), PROBLEM, "no reason known"),
         (connected.round_trip(status()), OK, "1.40 ms to the manager"),
+        (connected.round_trip(status(manager="")), OK, "1.40 ms to the API server"),
         (connected.round_trip(status(rtt=-1.0)), WARNING, "not measured yet"),
         (connected.round_trip(status(rtt=0.3)), WARNING, "300.00 ms to the manager, which is slow"),
         (connected.carriers(status()), OK, "2 up"),
@@ -369,22 +379,212 @@ def test_the_reasons_that_worry_are_those_of_the_core() -> None:
     assert {reason for reason in connected.WORRYING if f'"{reason}"' not in source} == set()
 
 
+class Answering:
+    """A connection that knows whether its resolver was asked."""
+
+    def __init__(self, *asked: str) -> None:
+        self.names: list[str] = []
+        self._asked = asked
+
+    def was_asked(self, name: str) -> bool:
+        self.names.append(name)
+        return any(ending in ("*", name[-len(ending) :]) for ending in self._asked)
+
+
+MISSING = looking.SystemAnswer((), 0.004, "Name or service not known", is_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "dns", "level", "text"),
+    [
+        ("*", MISSING, "resolvconf", OK, "programs ask telemagic's resolver (resolvconf), 4 ms"),
+        (".cluster.local", MISSING, "resolved", OK, "(resolved)"),
+        (
+            "",
+            MISSING,
+            "resolved",
+            PROBLEM,
+            "programs do not ask telemagic's resolver (resolved, 198.19.240.2)",
+        ),
+        ("*", MISSING._replace(seconds=5.0), "resolvconf", WARNING, "wait 5000 ms"),
+        ("", looking.SystemAnswer(("203.0.113.7",), 0.1, ""), "resolvconf", PROBLEM, "with 203.0.113.7"),
+        ("", MISSING, "none", WARNING, "--dns none"),
+        ("", MISSING, "kernel", WARNING, "not for this process"),
+        ("*", MISSING, "kernel", OK, "(kernel)"),
+    ],
+)
+def test_the_way_of_lookups(
+    asked: str,
+    answer: looking.SystemAnswer,
+    dns: str,
+    level: Level,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names: list[str] = []
+    monkeypatch.setattr(looking, "ask_system", lambda name: names.append(name) or answer)
+    for _ in range(2):
+        found = connected.lookups(Answering(asked), status(dns=dns))  # type: ignore[arg-type]  # as far as it is used
+        assert (found[0], text in found[1]) == (level, True), found
+    assert len(set(names)) == len(names)  # each time a name that nobody can have remembered
+    assert all(re.fullmatch(r"tele-doctor-[0-9a-f]{8}\.shop\.svc", name) for name in names)
+
+
+def test_libraries_that_look_names_up_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    from telemagic.names.bypass import Bypass
+
+    fixed = Bypass("dnspython", "fixed", "asks telemagic's resolver")
+    bad = Bypass("gRPC", "open", "was loaded before", "restart the kernel, then connect first")
+    for found, expected in (
+        ([], (OK, "all in this process ask the machine's resolver", "")),
+        ([fixed], (OK, "dnspython: asks telemagic's resolver", "")),
+        ([fixed, bad, bad], (WARNING, "gRPC: was loaded before; gRPC: was loaded before", bad.remedy)),
+    ):
+        monkeypatch.setattr("telemagic.names.bypasses", lambda found=found: found)
+        assert connected.libraries() == expected
+
+
+def table(*states: str) -> pd.DataFrame:
+    rows = tuple(
+        messages.RouteRow(f"10.{i}.0.0/16", "tele0", "pods", "x", state, "because")
+        for i, state in enumerate(states)
+    )
+    return frames.routes(messages.RouteTable(rows))
+
+
+@pytest.mark.parametrize(
+    ("states", "level", "text"),
+    [
+        (("applied", "applied"), OK, "2 applied"),
+        (("applied", "mapped"), OK, "1 applied; 10.1.0.0/16 mapped (because)"),
+        (("applied", "conflict"), PROBLEM, "10.1.0.0/16: because"),
+        ((), OK, "0 applied"),
+    ],
+)
+def test_the_routes_of_a_connection(states: tuple[str, ...], level: Level, text: str) -> None:
+    class Routed:
+        def routes(self) -> pd.DataFrame:
+            return table(*states)
+
+    found = connected.routes(Routed())  # type: ignore[arg-type]  # as far as it is used
+    assert (found[0], found[1]) == (level, text)
+
+
+# --- other VPNs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("devices", "programs", "level", "text"),
+    [
+        ([], [], OK, "none"),
+        (["eth0", "docker0", "tele0", "telegraf0"], ["bash"], OK, "none"),
+        (["tailscale0"], ["tailscaled"], OK, "Tailscale (tailscale0): an overlap"),
+        (["wg0", "tun3"], [], OK, "a VPN (tun3), WireGuard (wg0): an overlap"),
+        ([], ["openvpn"], OK, "OpenVPN: an overlap"),
+        (["tel0"], [], WARNING, "Telepresence (tel0): two that lead the same names"),
+        ([], ["kubevpn", "sshuttle"], WARNING, "kubevpn, sshuttle: two"),
+    ],
+)
+def test_other_vpns(
+    machine: Machine, devices: list[str], programs: list[str], level: Level, text: str
+) -> None:
+    machine.interfaces = lambda: ["lo", *devices]
+    write(machine.root, {f"proc/{number}/comm": f"{name}\n" for number, name in enumerate(programs, 100)})
+    found = findings(machine)["other VPNs"]
+    assert (found.level, text in found.found, bool(found.remedy)) == (level, True, level is WARNING), found
+
+
+# --- the cluster -------------------------------------------------------------------------------------------------
+
+
+ASKED = cluster.Question("/config", "demo", "shop", "telemagic", is_connected=True)
+
+
+def test_the_question_about_a_cluster(session: Session, kubeconfig: Path) -> None:
+    found = cluster.choose(None, "", "staging")
+    assert found is not None
+    assert found.arguments == [
+        *("--kubeconfig", str(kubeconfig), "--context", "staging"),
+        *("--namespace", "", "--manager-namespace", "telemagic"),
+    ]
+    assert cluster.choose(None, "", "nowhere") is None
+    connection = telemagic.connect(namespace="shop", manager_namespace="tools")
+    mine = cluster.choose(connection, "", "")
+    assert mine == cluster.Question(str(kubeconfig), "demo", "shop", "tools", is_connected=True)
+    assert mine.arguments[-1] == "--connected"
+    other = cluster.choose(connection, "", "staging")
+    assert other is not None
+    assert (other.context, other.is_connected) == ("staging", False)
+
+
+def test_what_the_child_finds() -> None:
+    asked: list[object] = []
+
+    def run(task: str, arguments: object) -> dict[str, object]:
+        asked.append((task, arguments))
+        return {"findings": [["API server", "ok", "there", ""], ["way in", "problem", "none", "ask"]]}
+
+    found = cluster.Checkup(ASKED, run).wait()
+    assert found == [Finding("API server", OK, "there"), Finding("way in", PROBLEM, "none", "ask")]
+    assert asked == [("checkup", ASKED.arguments)]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "text"),
+    [
+        (
+            HelperLost("checkup ended without a result: boom"),
+            "not checked: checkup ended without a result: boom",
+        ),
+        ({"findings": [["API server", "splendid", "there", ""]]}, "'splendid' is not a valid Level"),
+        ({}, "KeyError('findings')"),
+        ({"findings": 3}, "TypeError"),
+    ],
+)
+def test_a_child_that_fails_is_a_finding(outcome: object, text: str) -> None:
+    def run(*_: object) -> Any:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    (found,) = cluster.Checkup(ASKED, run).wait()
+    assert (found.check, found.level, text in found.found) == ("cluster", WARNING, True), found
+
+
+def test_a_child_that_hangs_keeps_nobody_waiting() -> None:
+    over = threading.Event()
+    checkup = cluster.Checkup(ASKED, lambda *_: {"findings": []} if over.wait(20) else {})
+    (found,) = checkup.wait(0.01)
+    assert (found.level, "could not be checked within" in found.found) == (PROBLEM, True)
+    over.set()
+    assert checkup.wait(20) == []
+
+
 def test_while_connected(make_session: Callable[[FakeLauncher], Session], shell: Any) -> None:
     flows = messages.FlowTable(1_750_000_001.5, (), {"checksum": 2})
-    make_session(FakeLauncher(Script(flows=flows)))
+    make_session(FakeLauncher(Script(flows=flows, answers={views.GetLookup: views.Lookup("")})))
     shell.run_cell("%tele connect").raise_error()
     found = shell.run_cell("%tele doctor").result
     assert isinstance(found, Diagnosis)
     assert found["connection"].found == "to demo, namespace shop, on tele0"
     assert found["round trip"].level is found["carriers"].level is OK
     assert found["drops"].found.startswith("2 checksum")
-    assert [one.check for one in found][-5:] == [
+    assert [one.check for one in found if one.about == "Connection"] == [
         "connection",
         "round trip",
         "carriers",
         "interface offload",
+        "DNS path",
+        "libraries",
+        "routes",
         "drops",
     ]
+    # The fake's resolver is none, and the API server of the kubeconfig is not there: real checks say so.
+    assert found["DNS path"].level is PROBLEM
+    assert "do not ask telemagic's resolver" in found["DNS path"].found
+    assert found["API server"].about == "Cluster demo"
+    assert "Connection refused" in found["API server"].found
+    assert not found["leftovers"].remedy
 
 
 def test_a_connection_that_was_lost(session: Session, launcher: FakeLauncher, shell: Any) -> None:
@@ -422,7 +622,7 @@ def test_text() -> None:
 
 def test_as_data() -> None:
     frame = THREE.frame
-    assert list(frame.columns) == ["check", "level", "found", "remedy"]
+    assert list(frame.columns) == ["about", "check", "level", "found", "remedy"]
     assert list(frame[frame.level >= "warning"].check) == ["b", "c"]
     assert isinstance(frame.level.dtype, pd.CategoricalDtype)
     assert Diagnosis([]).frame.empty
@@ -431,8 +631,27 @@ def test_as_data() -> None:
         THREE["d"]
 
 
+def test_findings_say_what_they_are_about() -> None:
+    both = Diagnosis.of(
+        {"This machine": [Finding("a", OK, "fine")], "Cluster": [Finding("b", PROBLEM, "bad")]}
+    )
+    assert [one.about for one in both] == ["This machine", "Cluster"]
+    assert repr(both).splitlines()[1:] == [
+        "This machine",
+        "  ok       a                  fine",
+        "Cluster",
+        "  problem  b                  bad",
+    ]
+    html = both._repr_mimebundle_()["text/html"]
+    assert html.count("<tbody>") == 2
+    assert "something is in the way" in html
+    assert "works, with something to know" in Diagnosis(THREE.findings[:2])._repr_mimebundle_()["text/html"]
+    assert "everything is fine" in Diagnosis(THREE.findings[:1])._repr_mimebundle_()["text/html"]
+    assert (both.exit_status, Diagnosis(THREE.findings[:2]).exit_status) == (1, 0)
+
+
 def test_hostile_text_stays_text() -> None:
-    evil = Diagnosis([Finding(EVIL, PROBLEM, EVIL, EVIL)])
+    evil = Diagnosis([Finding(EVIL, PROBLEM, EVIL, EVIL, EVIL)])
     bundle = evil._repr_mimebundle_()
     tags = Tags(bundle["text/html"])
     assert not tags.names & {"script", "img"}
@@ -475,12 +694,30 @@ def test_a_probe_that_fails_is_told(command: list[str]) -> None:
 
 
 def test_from_a_shell(runtime: Path, kubeconfig: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor"]) == 0
+    assert main(["doctor"]) == 1  # nobody listens where the kubeconfig says
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("Doctor: ")
+    assert lines[0].startswith("Doctor: 1 problem")
     assert any(line.split()[:2] == ["ok", "kubeconfig"] for line in lines)
+    assert any(line.split()[:3] == ["problem", "API", "server"] for line in lines)
+    kubeconfig.unlink()
+    assert main(["doctor"]) == 0  # none at all is a warning
+    lines = capsys.readouterr().out.splitlines()
     assert lines[-1].split() == ["ok", "connection", "none"]
     assert not any("could not be checked" in line for line in lines)
+
+
+def test_a_black_hole_ends_within_seconds(
+    runtime: Path, kubeconfig: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections and never says a word
+        text = kubeconfig.read_text().replace("127.0.0.1:6443", f"127.0.0.1:{server.getsockname()[1]}")
+        kubeconfig.write_text(text)
+        begun = time.monotonic()
+        assert main(["doctor"]) == 1
+        assert (
+            time.monotonic() - begun < 2 * cluster.PATIENCE
+        )  # by itself it takes five, this machine may be busy
+    assert "cannot be reached: no answer in time" in capsys.readouterr().out
 
 
 def test_the_kernel_stays_light() -> None:

@@ -1,0 +1,29 @@
+"""`%tele pods`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from telemagic import notes
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    import pandas as pd
+
+    from telemagic.parser import Parser
+    from telemagic.session import Session
+
+SUMMARY = "show the pods there are, as a DataFrame"
+DETAIL = "One row per pod. Shows what your rights allow, and says what they do not; times are UTC."
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the arguments of pods."""
+    parser.add_namespace_arguments()
+    parser.add_connection_argument()
+
+
+def run(session: Session, args: Namespace) -> pd.DataFrame:
+    """Return the table of pods."""
+    return notes.shown(session.current(args.context).pods(args.namespace, everywhere=args.everywhere))

@@ -1,0 +1,31 @@
+"""`%tele services`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from telemagic import notes
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    import pandas as pd
+
+    from telemagic.parser import Parser
+    from telemagic.session import Session
+
+SUMMARY = "show the services there are and how to reach them, as a DataFrame"
+DETAIL = """\
+One row per service: the name to type, a URL where its ports say what they speak, and how many endpoints are ready.
+Shows what your rights allow, and says what they do not."""
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the arguments of services."""
+    parser.add_namespace_arguments()
+    parser.add_connection_argument()
+
+
+def run(session: Session, args: Namespace) -> pd.DataFrame:
+    """Return the table of services."""
+    return notes.shown(session.current(args.context).services(args.namespace, everywhere=args.everywhere))
