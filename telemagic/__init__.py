@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from telemagic import errors
-    from telemagic.api import aconnect, connect
+    from telemagic.api import aconnect, connect, url
     from telemagic.connection import Connection
     from telemagic.results import Status
 
-__all__ = ["Connection", "Status", "aconnect", "connect", "errors"]
+__all__ = ["Connection", "Status", "aconnect", "connect", "errors", "url"]
 
-_HOMES = {"Connection": "connection", "Status": "results", "aconnect": "api", "connect": "api", "errors": ""}
+_HOMES = {
+    "Connection": "connection",
+    "Status": "results",
+    "aconnect": "api",
+    "connect": "api",
+    "errors": "",
+    "url": "api",
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # PEP 562: each name has a type of its own

@@ -58,7 +58,10 @@ def _run(tree: Tree, line: Line) -> int:
         if isinstance(result, int):
             return result
         _say(result)
-        return _stay(session) if line.command == "connect" else 0
+        if line.command == "connect":
+            return _stay(session)
+        status: int = getattr(result, "exit_status", 0)
+        return status
     finally:
         session.close()
 

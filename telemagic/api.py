@@ -1,8 +1,9 @@
-"""`telemagic.connect` and `telemagic.aconnect`: the same as `%tele connect`, for scripts."""
+"""`telemagic.connect`, `telemagic.aconnect` and `telemagic.url`: the same as the magics, for scripts."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,10 @@ def connect(
     never_proxy: Sequence[str] = (),
     dns: str = "auto",
     carrier: str = PORTFORWARD,
+    cidr: Sequence[str] = (),
+    on_conflict: str = "refuse",
+    via: str = "auto",
+    manager_namespace: str = "telemagic",
     on_phase: Callable[[PhaseChanged], None] | None = None,
 ) -> Connection:
     """Connect this machine to a cluster: its services answer here by name until the connection ends.
@@ -68,9 +73,15 @@ def connect(
     also_proxy, never_proxy
         CIDRs to send to the cluster, and to keep from it, besides those it is found to have.
     dns
-        Mechanism by which names resolve: auto, resolvconf, or none.
+        Mechanism by which names resolve: auto, resolved, resolvconf, kernel, or none.
     carrier
         How data travels: "portforward", or "tls://HOST:PORT" or "tcp://HOST:PORT" where the traffic manager listens.
+    cidr
+        The cluster's networks, instead of those that are found.
+    on_conflict
+        What to do about a network of the cluster that this machine has already: refuse, take, exclude, or map.
+    via, manager_namespace
+        How to get in: auto, manager, or agentless; and where a traffic manager is looked for.
     on_phase
         Called in this thread with each phase's start and end; without it a notebook shows a card.
 
@@ -84,9 +95,9 @@ def connect(
     TelemagicError
         With a one-line message and a hint; nothing is left behind then.
     """
-    options, viewer = _options(
-        context, namespace, kubeconfig, timeout, also_proxy, never_proxy, dns, carrier, on_phase
-    )
+    where = _where(context, namespace, kubeconfig, manager_namespace)
+    options = _options(where, timeout, also_proxy, never_proxy, cidr, on_conflict, dns, carrier, via)
+    viewer = live.viewer_for(live.current_shell(), on_phase)
     return session().connect(options, demo=demo, viewer=viewer)
 
 
@@ -101,34 +112,77 @@ def aconnect(
     never_proxy: Sequence[str] = (),
     dns: str = "auto",
     carrier: str = PORTFORWARD,
+    cidr: Sequence[str] = (),
+    on_conflict: str = "refuse",
+    via: str = "auto",
+    manager_namespace: str = "telemagic",
     on_phase: Callable[[PhaseChanged], None] | None = None,
 ) -> PendingConnection:
     """Connect as :func:`connect` does, without blocking the event loop: `await` it or use it in `async with`."""
-    options, viewer = _options(
-        context, namespace, kubeconfig, timeout, also_proxy, never_proxy, dns, carrier, on_phase
-    )
+    where = _where(context, namespace, kubeconfig, manager_namespace)
+    options = _options(where, timeout, also_proxy, never_proxy, cidr, on_conflict, dns, carrier, via)
+    viewer = live.viewer_for(live.current_shell(), on_phase)
     return PendingConnection(partial(session().aconnect, options, demo=demo, viewer=viewer))
 
 
-def _options(
+def url(target: str, port: str | int = "", *, context: str = "") -> str:
+    """Return the address of a service of the connected cluster, with its port.
+
+    ``url("postgres.shop")`` is ``"postgres.shop:5432"``; ``url("catalog.shop", "http")`` chooses by the port's name;
+    ``url("http://catalog.shop/products")`` is ``"http://catalog.shop:8000/products"``.
+
+    Parameters
+    ----------
+    target
+        A service's name, short or full, or a URL with one.
+    port
+        Name or number, where the service has several.
+    context
+        Which connection, when there are several.
+
+    Raises
+    ------
+    NotConnected
+        There is no connection.
+    UsageError
+        There is no such service or port, or several ports to choose from; the hint names them.
+    """
+    return session().current(context).url(target, port)
+
+
+def _where(
     context: str | None,
     namespace: str | None,
     kubeconfig: str | os.PathLike[str] | None,
-    timeout: float,
-    also_proxy: Sequence[str],
-    never_proxy: Sequence[str],
-    dns: str,
-    carrier: str,
-    on_phase: Callable[[PhaseChanged], None] | None,
-) -> tuple[ConnectOptions, live.Viewer]:
-    options = ConnectOptions(
+    manager_namespace: str,
+) -> ConnectOptions:
+    return ConnectOptions(
         context or "",
         namespace or "",
         os.fspath(kubeconfig) if kubeconfig is not None else "",
-        timeout,
-        tuple(also_proxy),
-        tuple(never_proxy),
-        dns,
-        carrier=carrier,
+        manager_namespace=manager_namespace,
     )
-    return options, live.viewer_for(live.current_shell(), on_phase)
+
+
+def _options(
+    where: ConnectOptions,
+    timeout: float,
+    also_proxy: Sequence[str],
+    never_proxy: Sequence[str],
+    cidrs: Sequence[str],
+    on_conflict: str,
+    dns: str,
+    carrier: str,
+    via: str,
+) -> ConnectOptions:
+    return replace(
+        where,
+        timeout=timeout,
+        also_proxy=tuple(also_proxy),
+        never_proxy=tuple(never_proxy),
+        cidrs=tuple(cidrs),
+        on_conflict=on_conflict,
+        dns=dns,
+        carrier=carrier,
+        via=via,
+    )

@@ -30,7 +30,9 @@ GRACE: Final = 1.0  # seconds that the data plane gets to report its own timeout
 UNDO_PATIENCE: Final = 4.0  # seconds for a data plane to undo and exit; the promise to the user is 5
 EXIT_PATIENCE: Final = 1.5  # seconds for a process that has undone everything to exit; Python takes about 0.3
 POLL: Final = 0.02  # seconds between looks at a file or lock that gives no event
-DNS_MECHANISMS: Final = ("auto", "resolvconf", "none")
+DNS_MECHANISMS: Final = ("auto", "resolved", "resolvconf", "kernel", "none")
+ON_CONFLICT: Final = ("refuse", "take", "exclude", "map")
+WAYS: Final = ("auto", "manager", "agentless")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,10 @@ class ConnectOptions:
     dns: str = "auto"
     elevate: str = "auto"
     carrier: str = PORTFORWARD
+    cidrs: tuple[str, ...] = ()
+    on_conflict: str = "refuse"
+    via: str = "auto"
+    manager_namespace: str = "telemagic"
 
     def check(self) -> None:
         """Refuse values that can never work.
@@ -53,19 +59,22 @@ class ConnectOptions:
         Raises
         ------
         UsageError
-            A CIDR is none, the timeout is not positive, the DNS mechanism is unknown, or `carrier` names no way.
+            A CIDR is none, the timeout is not positive, or a choice is none of those there are.
         """
-        for cidr in (*self.also_proxy, *self.never_proxy):
+        for cidr in (*self.also_proxy, *self.never_proxy, *self.cidrs):
             try:
                 ipaddress.ip_network(cidr)
             except ValueError as error:
                 raise UsageError(f"{cidr!r} is no CIDR: {error}", hint="write it like 10.1.0.0/16") from error
         if not 0 < self.timeout < float("inf"):
             raise UsageError(f"a timeout of {self.timeout:g} s makes no sense", hint="--timeout 30")
-        if self.dns not in DNS_MECHANISMS:
-            raise UsageError(
-                f"unknown DNS mechanism {self.dns!r}", hint=f"one of: {', '.join(DNS_MECHANISMS)}"
-            )
+        for what, value, known in (
+            ("DNS mechanism", self.dns, DNS_MECHANISMS),
+            ("answer to a conflict", self.on_conflict, ON_CONFLICT),
+            ("way into a cluster", self.via, WAYS),
+        ):
+            if value not in known:
+                raise UsageError(f"unknown {what} {value!r}", hint=f"one of: {', '.join(known)}")
         parse_carrier(self.carrier)
 
 
@@ -244,6 +253,10 @@ class Attempt:
             never_proxy=options.never_proxy,
             dns=options.dns,
             carrier=options.carrier,
+            cidrs=options.cidrs,
+            on_conflict=options.on_conflict,
+            via=options.via,
+            manager_namespace=options.manager_namespace,
         )
 
     async def _ask(self, budget: asyncio.Timeout, prompt: str) -> str | None:

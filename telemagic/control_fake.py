@@ -58,6 +58,7 @@ class Script:
     status: messages.Status = STATUS
     flows: messages.FlowTable = field(default_factory=lambda: messages.FlowTable(1_750_000_001.5, ()))
     routes: messages.RouteTable = field(default_factory=lambda: messages.RouteTable(()))
+    answers: dict[type[Message], Message] = field(default_factory=dict)  # to further requests, by type
     hang_at: str = ""
     failure: TelemagicError | None = None
     phase_seconds: float = 0.0  # that each phase takes
@@ -152,7 +153,8 @@ class FakeDatapath:
                 return script.routes
             case messages.Disconnect():
                 return messages.Done()
-        return Failed("helper-refused", f"{type(request).__name__} is no request")
+        found = script.answers.get(type(request))
+        return found or Failed("helper-refused", f"{type(request).__name__} is no request")
 
     async def _connect(self, request: messages.Connect, writer: asyncio.StreamWriter) -> Message:
         for phase in PHASES[1:]:

@@ -68,7 +68,7 @@ def flows(table: FlowTable, context: str = "") -> pd.DataFrame:
     import pandas as pd  # late: 0.4 s, and only tables need it
 
     rows: list[FlowRow] = sorted(table.rows, key=lambda row: (row.opened_at, row.flow))
-    frame = _frame(rows, FLOW_SCHEMA)
+    frame = build(rows, FLOW_SCHEMA)
     frame.attrs["telemagic"] = {
         "taken_at": pd.Timestamp(round(table.taken_at * 1e6), unit="us", tz="UTC"),
         "context": context,
@@ -79,13 +79,22 @@ def flows(table: FlowTable, context: str = "") -> pd.DataFrame:
 
 
 def routes(table: RouteTable, context: str = "") -> pd.DataFrame:
-    """Make the table of routes: one row per route, in the data plane's order; columns as in `ROUTE_SCHEMA`."""
-    frame = _frame(table.rows, ROUTE_SCHEMA)
+    """Make the table of routes.
+
+    Returns
+    -------
+    DataFrame
+        The plan by address, then what names led to, each network or address once; columns as in `ROUTE_SCHEMA`. `state`
+        is applied, skipped, conflict, resolved (routed because a name led there) or mapped (names get another address);
+        `device` is whose the network is, empty if that is not known; `detail` says why.
+    """
+    frame = build(table.rows, ROUTE_SCHEMA)
     frame.attrs["telemagic"] = {"context": context}
     return frame
 
 
-def _frame(rows: Sequence[object], schema: tuple[Column, ...]) -> pd.DataFrame:
+def build(rows: Sequence[object], schema: tuple[Column, ...]) -> pd.DataFrame:
+    """Make a table of rows; a negative number or time is one that is not known."""
     import pandas as pd
 
     return pd.DataFrame({column.name: _series(rows, column) for column in schema})
@@ -100,6 +109,8 @@ def _series(rows: Sequence[object], column: Column) -> pd.Series[Any]:
         return pd.Series(pd.to_datetime(stamps, unit="ns", utc=True)).astype(TIME)
     if column.dtype == "float64":
         values = [float("nan") if seconds < 0 else seconds * column.scale for seconds in values]
+    if column.dtype == "Int64":
+        values = [None if number < 0 else number for number in values]
     series: pd.Series[Any] = pd.Series(values, dtype="str" if column.dtype == "category" else column.dtype)
     return series.astype("category") if column.dtype == "category" else series
 

@@ -17,7 +17,22 @@ if TYPE_CHECKING:
 
     from telemagic.session import Session
 
-COMMANDS: Final = ("connect", "status", "flows", "routes", "disconnect", "doctor", "demo", "bench", "help")
+COMMANDS: Final = (
+    "connect",
+    "status",
+    "flows",
+    "routes",
+    "services",
+    "pods",
+    "resolve",
+    "ping",
+    "disconnect",
+    "doctor",
+    "install",
+    "demo",
+    "bench",
+    "help",
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,6 +55,23 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--context", default="", metavar="NAME", help="which connection, when there are several"
         )
+
+    def add_namespace_arguments(self) -> None:
+        """Add the flags of all commands that list what is in namespaces."""
+        where = self.add_mutually_exclusive_group()
+        flags = (
+            where.add_argument(
+                "-n",
+                "--namespace",
+                default="",
+                metavar="NAME",
+                help="only this one; default: the connected one",
+            ),
+            where.add_argument(
+                "-A", "--all-namespaces", action="store_true", dest="everywhere", help="all namespaces"
+            ),
+        )
+        self.flags += [flag for action in flags for flag in action.option_strings]
 
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong with the line."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from telehelper.errors import AlreadyConnected, NotConnected, TelemagicError
 from telehelper.messages import Message, PhaseChanged, TunnelChanged
 
-from telemagic import live
+from telemagic import live, names
 from telemagic.connecting import Attempt, Launch, Target, resolve
 from telemagic.connection import Connection
 from telemagic.loop import CANCEL_PATIENCE, AsyncForeground, BlockingForeground, Foreground, Job, LoopThread
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from telemagic.control import ControlClient
 
 EXIT_PATIENCE: Final = 1.5  # seconds; a front end kills a kernel that takes longer than 2.5 to end
+
+_DOWN: Final = "the tunnel is down: "  # how a notice begins that goes with the next change
 
 _Up = tuple["ControlClient", "messages.Status"]
 
@@ -155,6 +157,10 @@ class Session:
                 ("never-proxy", was.options.never_proxy, target.options.never_proxy),
                 ("dns", was.options.dns, target.options.dns),
                 ("carrier", was.options.carrier, target.options.carrier),
+                ("cidr", was.options.cidrs, target.options.cidrs),
+                ("on-conflict", was.options.on_conflict, target.options.on_conflict),
+                ("via", was.options.via, target.options.via),
+                ("manager-namespace", was.options.manager_namespace, target.options.manager_namespace),
             )
             if old != new
         ]
@@ -178,6 +184,7 @@ class Session:
                 f"another notebook is connected to {status.context} with namespace {has}, not {asked}",
                 hint=f"use --namespace {has}, or full names like svc.{asked}",
             )
+        connection.notices = (*connection.notices, *names.connected(status))
         connection.on_end = self._over
         self._connection = connection
         plan.viewer.connected(status, time.monotonic() - plan.began, connection.notices)
@@ -234,16 +241,19 @@ class Session:
         self._registered = False
 
     def _over(self) -> None:
+        names.disconnected()
         self._connection = None
         self._release_demo()
 
     def _tunnel_changed(self, event: Message) -> None:
         if isinstance(event, TunnelChanged) and self._connection is not None:
-            self._connection.notices = () if event.up else (f"the tunnel is down: {event.reason}",)
+            standing = [line for line in self._connection.notices if not line.startswith(_DOWN)]
+            self._connection.notices = (*standing, *(() if event.up else (f"{_DOWN}{event.reason}",)))
 
     def _lost(self, reason: str) -> None:
         if self._connection is not None:
             self._connection.lost = reason
+        names.disconnected()  # the resolver that this process may be pointed at has gone
 
     def after_fork(self) -> None:
         """Let go of what a forked child must not use: the socket, and a thread that it does not have."""

@@ -62,5 +62,21 @@ def test_a_conflict_names_both_prefixes_and_the_interface() -> None:
     assert "10.0.0.0/8 overlaps 10.1.0.0/16 on docker0" in str(error)
 
 
+def test_a_conflict_says_what_the_interface_is_and_what_can_be_done() -> None:
+    vpn = CidrConflict.of("10.0.0.0/8", "10.1.0.0/16", "tun0", what="a VPN")
+    assert "on tun0 (a VPN); nothing was changed" in str(vpn)
+    assert "take" in vpn.hint
+    bridge = CidrConflict.of("10.0.0.0/8", "10.2.0.0/16", "docker0", why="this machine is attached to it")
+    assert bridge.data["why"] == "this machine is attached to it"
+    assert "take" not in bridge.hint
+    both = CidrConflict.joined([vpn, bridge])
+    assert both.data == vpn.data
+    assert str(both) == (
+        "the cluster's 10.0.0.0/8 overlaps 10.1.0.0/16 on tun0 (a VPN); "
+        "10.0.0.0/8 overlaps 10.2.0.0/16 on docker0, this machine is attached to it; nothing was changed"
+    )
+    assert "exit node" in CidrConflict.of("10.0.0.0/8", "0.0.0.0/0", "tailscale0").hint
+
+
 def test_a_connect_timeout_is_a_timeout_for_those_who_do_not_know_us() -> None:
     assert isinstance(ConnectTimeout("late"), TimeoutError)

@@ -21,7 +21,12 @@ the other side, so ``except CidrConflict`` works in a notebook whichever process
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CONFLICTS_SHOWN: Final = 3  # in one message; people read no more
 
 
 class TelemagicError(Exception):
@@ -127,15 +132,46 @@ class CidrConflict(NetConfigError):
     slug = "cidr-conflict"
 
     @classmethod
-    def of(cls, wanted: str, existing: str, device: str) -> CidrConflict:
-        """Build the error from the two prefixes and the name of the interface that has the second."""
-        return cls(
-            f"the cluster's {wanted} overlaps {existing} on {device}; nothing was changed",
-            hint=f"disconnect {device} (a VPN?), or leave the CIDR out with --never-proxy {wanted}",
-            wanted=wanted,
-            existing=existing,
-            device=device,
-        )
+    def of(cls, wanted: str, existing: str, device: str, *, what: str = "", why: str = "") -> CidrConflict:
+        """Build the error from the two prefixes and who has the second.
+
+        Parameters
+        ----------
+        wanted, existing, device
+            The cluster's CIDR, the machine's, and the interface that has it.
+        what
+            What the interface is, for people: "a VPN".
+        why
+            Why the cluster cannot have the overlap; empty if it could.
+        """
+        facts = {"wanted": wanted, "existing": existing, "device": device, "what": what, "why": why}
+        error = cls("", **{name: text for name, text in facts.items() if text})
+        return cls.joined([error])
+
+    @classmethod
+    def joined(cls, conflicts: Sequence[CidrConflict]) -> CidrConflict:
+        """Build one error of several: `data` is the first one's, the message has them all."""
+        texts = [error.clash for error in conflicts]
+        more = f"; and {len(texts) - _CONFLICTS_SHOWN} more" if len(texts) > _CONFLICTS_SHOWN else ""
+        clashes = "; ".join(texts[:_CONFLICTS_SHOWN]) + more
+        first = conflicts[0].data
+        if first["existing"].endswith(("/0", "/1")):  # even the resolver's address would be out of reach
+            hint = f"disconnect {first['device']}, or stop it from taking everything (an exit node?)"
+        else:
+            take = "" if any("why" in error.data for error in conflicts) else "take (the cluster gets it), "
+            hint = (
+                f"%tele connect --on-conflict map (names get other addresses), {take}or exclude (the overlap stays "
+                f"as it is); or --never-proxy {first['existing']}; or disconnect {first['device']}"
+            )
+        return cls(f"the cluster's {clashes}; nothing was changed", hint=hint, **first)
+
+    @property
+    def clash(self) -> str:
+        """What overlaps what, without more."""
+        data = self.data
+        what = f" ({data['what']})" if "what" in data else ""
+        why = f", {data['why']}" if "why" in data else ""
+        return f"{data['wanted']} overlaps {data['existing']} on {data['device']}{what}{why}"
 
 
 class VifError(NetConfigError):

@@ -11,9 +11,17 @@ from typing import Final
 
 from telehelper.errors import TelemagicError, from_wire
 
-PROTOCOL_VERSION: Final = 1  # both sockets; the first message carries it, a mismatch ends the connection
+PROTOCOL_VERSION: Final = 2  # both sockets; the first message carries it, a mismatch ends the connection
 # Of each line on netd's stderr: by it one knows that netd ran, not only sudo
 NETD_LOG_PREFIX: Final = "telemagic-netd: "
+
+# Domains that no namespace's name may take away from the machine: the largest public ones, those of private networks
+# (RFC 6762 appendix G, and the `internal` of cloud metadata), and RFC 6761's special ones with all reverse names.
+NOT_OURS: Final = frozenset(
+    """
+    arpa com corp edu gov home in-addr.arpa int internal intranet ip6.arpa lan local localhost mil net org private
+    """.split()  # noqa: SIM905  # a list of quoted words is unreadable
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +81,9 @@ class Connect(Message):
     """Bring the tunnel up. Answered with :class:`Status` when ready, :class:`PhaseChanged` events come before.
 
     ``kubeconfig`` is the value of ``KUBECONFIG`` (paths separated by colons); ``context`` and ``namespace`` empty
-    mean the kubeconfig's own. ``carrier``: portforward, or the URL of a manager's listener. On failure everything
-    begun is undone and the data plane exits.
+    mean the kubeconfig's own. ``cidrs``: the cluster's networks, instead of those that are found. ``on_conflict``:
+    refuse, take, exclude or map. ``carrier``: portforward, or the URL of a manager's listener. ``via``: auto, manager
+    or agentless. On failure everything begun is undone and the data plane exits.
     """
 
     kubeconfig: str
@@ -86,6 +95,9 @@ class Connect(Message):
     never_proxy: tuple[str, ...] = ()
     dns: str = "auto"
     carrier: str = "portforward"
+    cidrs: tuple[str, ...] = ()
+    on_conflict: str = "refuse"
+    via: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +155,11 @@ class CidrRow(Message):
 
 @dataclass(frozen=True, slots=True)
 class RouteRow(Message):
-    """One route that we made, or would have made. ``state``: applied, skipped or conflict."""
+    """One route that we made, or would have made; or an address that a name led to.
+
+    ``state``: applied; skipped or conflict (not routed, ``detail`` says why, ``device`` is whose it is then); resolved
+    (an address routed because a name led there); mapped (names get another address, that row's or the next ones').
+    """
 
     cidr: str
     device: str
@@ -161,8 +177,8 @@ class Status(Message):
     context: str
     namespace: str
     server: str
-    via: str  # manager
-    manager: str  # namespace/pod
+    via: str  # manager or agentless
+    manager: str  # namespace/pod, empty without one
     manager_version: str
     device: str
     address: str
@@ -183,6 +199,9 @@ class Status(Message):
     last_error: str = ""
     carrier: str = ""  # how carriers are opened: as in Connect
     address_v6: str = ""  # empty where the cluster, or this machine, has no IPv6
+    domains: tuple[
+        str, ...
+    ] = ()  # names under these are the cluster's, and those without a dot; as in SetDns
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,20 +293,23 @@ class Configure(Message):
 
 @dataclass(frozen=True, slots=True)
 class SetDns(Message):
-    """Point the host's resolver at us. Once only. Answered with :class:`DnsSet`.
+    """Point the host's resolver at us. Answered with :class:`DnsSet`.
 
-    ``mechanism``: auto, resolvconf or none. ``search``: all names, the machine's own too; at most 6.
+    ``mechanism``: auto, resolved, resolvconf or none. ``search``: all names for resolv.conf, the machine's own too; at
+    most 6. ``domains``: what systemd-resolved sends to the link: search domains, and with ``~`` before them routing
+    domains only.
     """
 
     mechanism: str
     nameserver: str
     search: tuple[str, ...]
     ndots: int = 1
+    domains: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class DnsSet(Message):
-    """Which mechanism is in force: resolvconf or none."""
+    """Which mechanism is in force: resolved, resolvconf or none."""
 
     mechanism: str
 

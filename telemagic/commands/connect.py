@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from telemagic.connecting import DNS_MECHANISMS, ConnectOptions
+from telemagic.connecting import DNS_MECHANISMS, ON_CONFLICT, WAYS, ConnectOptions
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -47,6 +47,28 @@ def add_arguments(parser: Parser) -> None:
         help="keep this from the cluster; repeatable",
     )
     parser.add_argument(
+        "--cidr",
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="the cluster's networks are these, look for no others; repeatable",
+    )
+    parser.add_argument(
+        "--on-conflict",
+        choices=ON_CONFLICT,
+        default="refuse",
+        help="a network of the cluster is this machine's already: refuse (default), take it, exclude it, or map it",
+    )
+    parser.add_argument(
+        "--via",
+        choices=WAYS,
+        default="auto",
+        help="how to get in; default: a traffic manager, else agentless",
+    )
+    parser.add_argument(
+        "--manager-namespace", default="telemagic", metavar="NAME", help="where the traffic manager is"
+    )
+    parser.add_argument(
         "--dns", choices=DNS_MECHANISMS, default="auto", help="how names resolve; default: auto"
     )
     parser.add_argument(
@@ -68,5 +90,9 @@ def run(session: Session, args: Namespace) -> Connection:
         tuple(args.never_proxy),
         args.dns,
         carrier=args.carrier,
+        cidrs=tuple(args.cidr),
+        on_conflict=args.on_conflict,
+        via=args.via,
+        manager_namespace=args.manager_namespace,
     )
     return session.connect(options, demo=args.demo)

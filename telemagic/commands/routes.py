@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from telemagic.session import Session
 
 SUMMARY = "show what is routed to the cluster, as a DataFrame"
-DETAIL = "One row per route, with where it comes from and whether it is in force."
+DETAIL = """\
+One row per network, with where it comes from and its state: applied, skipped (left out, or left to whoever has it),
+conflict, mapped (names get other addresses); and one per address that is routed because a name led there (resolved)."""
 
 
 def add_arguments(parser: Parser) -> None:

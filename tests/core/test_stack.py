@@ -182,10 +182,12 @@ def test_tombstones_are_bounded_and_renewed() -> None:
     assert talk.syn(seq=2000) == ["opened 4", "-> OPEN"]
 
 
-def test_resolver_takes_no_tcp() -> None:
+def test_resolver_takes_tcp_to_its_port_only() -> None:
     talk = Talk(TCP, resolver=(FAR, 53))
     assert talk.syn() == ["<< RA 0 1"]
     assert talk.stack.open_flows == 0
+    talk = Talk(TCP._replace(dport=53), resolver=(FAR, 53))
+    assert talk.syn() == ["opened 1", "-> OPEN"]
 
 
 def test_resolver_takes_datagrams_to_its_port_only() -> None:

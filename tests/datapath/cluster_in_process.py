@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSMsgType, web
 from telehelper.core.frames import Frame, FrameType, Open, Proto, encode_open
+from telehelper.discovery.discovery import FakeApiReader
 from telehelper.manager.config import ManagerConfig
-from telehelper.manager.discovery import FakeApiReader
 from telehelper.manager.manager import Manager
 
 from tests.datapath.test_cluster import pod

@@ -22,7 +22,8 @@ from telehelper.core.frames import (
 )
 from telehelper.core.packet import TcpTemplate, syn_options, to_key
 from telehelper.core.stack import Stack
-from telehelper.datapath.engine import OWN_FLOWS, Engine
+from telehelper.datapath.cluster_dns import OWN_FLOWS
+from telehelper.datapath.engine import Engine
 from telehelper.errors import LocalProtocolError
 
 from tests.core.builders import FAR, IRS, ISS, MSS, NEAR, TCP, describe_frame, describe_packet, whole
@@ -48,6 +49,7 @@ class Sinks:
         self.forgotten: list[int] = []
         self.clients: list[FiveTuple] = []
         self.answers: list[bytes] = []
+        self.failed: list[int] = []
 
     def write(self, buffers: tuple[Buffer, ...]) -> None:
         self.log.append(describe_packet(b"".join(buffers)))
@@ -66,6 +68,9 @@ class Sinks:
 
     def cluster_answer(self, data: bytes) -> None:
         self.answers.append(data)
+
+    def cluster_failed(self, ident: int) -> None:
+        self.failed.append(ident)
 
     def take(self) -> list[str]:
         taken, self.log = self.log, []
@@ -328,7 +333,7 @@ def test_another_server_closes_the_flow_to_the_old_one() -> None:
 def test_our_own_numbers_wrap_within_their_half() -> None:
     async def work(it: Bench) -> None:
         it.engine.set_dns_server(OURS, DNS_SERVER)
-        it.engine._next_own = 2**32 - 1
+        it.engine._cluster_dns._next = 2**32 - 1
         assert ask(it)[0].flow == 2**32 - 1
         it.engine.flows_lost({2**32 - 1}, "cut")
         assert ask(it)[0].flow == OWN_FLOWS

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, ip_network
 
+from telehelper.core.address_map import Mapping
 from telehelper.core.flows import FiveTuple, FlowRecord
 from telehelper.core.frames import Proto
-from telehelper.core.routes import APPLIED, CONFLICT, PlannedRoute, RoutePlan
-from telehelper.datapath.report import UNKNOWN, cidr_rows, flow_row, route_rows
+from telehelper.core.route_plan import APPLIED, CONFLICT, PlannedRoute, RoutePlan
+from telehelper.datapath.report import UNKNOWN, cidr_rows, flow_row, resolved_rows, route_rows
 from telehelper.messages import CidrRow, FlowRow, RouteRow
 from telehelper.rpc.manager_pb2 import Cidr, ClusterInfo
 
@@ -75,8 +76,28 @@ def test_cidrs_as_the_manager_found_them() -> None:
 
 def test_routes_applied_or_not() -> None:
     applied = PlannedRoute(ip_network("198.18.0.0/16"), "pods", "node podCIDR", APPLIED)
-    conflict = PlannedRoute(ip_network("198.19.0.0/24"), "services", "ServiceCIDR", CONFLICT, "overlaps eth0")
+    conflict = PlannedRoute(
+        ip_network("198.19.0.0/24"), "services", "ServiceCIDR", CONFLICT, "overlaps eth0", "eth0"
+    )
     assert route_rows(RoutePlan((applied, conflict)), "tele0") == (
         RouteRow("198.18.0.0/16", "tele0", "pods", "node podCIDR", "applied", ""),
-        RouteRow("198.19.0.0/24", "tele0", "services", "ServiceCIDR", "conflict", "overlaps eth0"),
+        RouteRow("198.19.0.0/24", "eth0", "services", "ServiceCIDR", "conflict", "overlaps eth0"),
+    )
+
+
+def test_what_names_led_to() -> None:
+    mapped, stranger = IPv4Address("198.19.192.1"), IPv4Address("8.8.8.8")
+    found = resolved_rows(
+        [THERE],
+        [Mapping(mapped, IPv4Address("10.0.0.9"))],
+        {stranger: "a public address"},
+        "tele0",
+        {THERE: "postgres.shop", mapped: "catalog.shop"},
+    )
+    assert found == (
+        RouteRow("198.18.0.9/32", "tele0", "address", "resolved: postgres.shop", "resolved", ""),
+        RouteRow(
+            "198.19.192.1/32", "tele0", "address", "resolved: catalog.shop", "mapped", "stands for 10.0.0.9"
+        ),
+        RouteRow("8.8.8.8/32", "", "address", "resolved", "skipped", "a public address"),
     )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,10 @@ from telehelper.core.flows import FiveTuple
 from telehelper.core.frames import Proto
 from telehelper.core.packet import Segment, TcpTemplate, parse, syn_options, to_key
 from telehelper.datapath import backoff, openers
+from telehelper.datapath.host_names import HostNames
 from telehelper.datapath.netd_client import NetdClient
 from telehelper.datapath.service import DataPlane
+from telehelper.discovery.discovery import NODES, SERVICE_CIDRS
 from telehelper.endpoint import Endpoint
 from telehelper.errors import (
     AlreadyConnected,
@@ -33,7 +36,6 @@ from telehelper.errors import (
     UsageError,
     VifError,
 )
-from telehelper.manager.discovery import NODES, SERVICE_CIDRS
 from telehelper.messages import (
     PHASES,
     PROTOCOL_VERSION,
@@ -88,6 +90,16 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backoff, "FIRST_DELAY", 0.005)
     monkeypatch.setattr(backoff, "MAX_DELAY", 0.05)
+
+
+@pytest.fixture(autouse=True)
+def _arriving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have names arrive: a netd that changes nothing cannot have them come; test_host_names.py sees when they don't."""
+
+    async def arrives(_names: HostNames) -> bool:
+        return True
+
+    monkeypatch.setattr(HostNames, "_works", arrives)
 
 
 class ObligingNetd(ScriptedNetd):
@@ -287,8 +299,8 @@ def test_the_users_wishes_are_obeyed(pki: Pki, tmp_path: Path) -> None:
             (SERVICE_CIDR, "skipped"),
             (NEW_CIDR, "applied"),
         }
-        (dns,) = it.netd.of(SetDns)
-        assert (dns.mechanism, dns.search[0]) == ("none", "tools.svc.cluster.local")
+        assert status.dns == "none"
+        assert SetDns not in it.netd.kinds()
 
     bench(pki, tmp_path, work)
 
@@ -383,7 +395,7 @@ def test_no_such_context(pki: Pki, tmp_path: Path) -> None:
 def test_no_manager(pki: Pki, tmp_path: Path) -> None:
     async def work(it: Bench) -> None:
         it.cluster.api.answer(PODS, {"items": []})
-        await it.failure(ManagerUnavailable)
+        await it.failure(ManagerUnavailable, via="manager")
 
     bench(pki, tmp_path, work)
 
@@ -439,6 +451,27 @@ def test_it_takes_too_long(pki: Pki, tmp_path: Path, asked: type[Message], phase
         error = await it.failure(ConnectTimeout, timeout=1.5)
         assert repr(phase) in error.message
         assert it.netd.kinds()[-1] is Undo
+
+    bench(pki, tmp_path, work)
+
+
+def test_a_login_plugin_that_hangs_is_named_and_does_not_outlive_it(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        script = (
+            f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(1000)"
+        )
+        plugin = {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": sys.executable,
+            "args": ["-c", script],
+        }
+        path = kubeconfig(tmp_path, pki, it.cluster.api.url, name="hangs", user={"exec": plugin})
+        error = await it.failure(ConnectTimeout, kubeconfig=str(path), timeout=3.0)
+        assert "the login plugin 'python' of the kubeconfig did not end in time" in error.message
+        pid = int((tmp_path / "pid").read_text())
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+        assert it.cluster.api.requests == []
 
     bench(pki, tmp_path, work)
 
@@ -602,6 +635,50 @@ def _manager_pod() -> dict[str, Any]:
     from tests.datapath.test_cluster import pod
 
     return pod("manager-1")
+
+
+def test_a_changed_network_ends_the_wait_for_the_next_try(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(it: Bench) -> None:
+        await it.connect()
+        monkeypatch.setattr(backoff, "MAX_DELAY", 1000.0)
+        monkeypatch.setattr(backoff, "FIRST_DELAY", 1000.0)
+        await it.cluster.restart_manager()
+        await until(lambda: it.plane.status().state == "reconnecting")
+        await until(lambda: it.plane._tunnel._back_offs)
+        monkeypatch.setattr(backoff, "FIRST_DELAY", 0.005)
+        it.plane._network_changed("wlan0 went up")
+        await until(lambda: it.plane.status().state == "connected")
+        assert it.tunnel_changes() == [False, True]
+
+    bench(pki, tmp_path, work)
+
+
+def test_a_machine_that_slept_is_connected_anew_at_once(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        await it.connect()
+        it.plane._machine_woke(60.0)
+        status = await it.status()
+        assert (status.state, status.last_error) == ("reconnecting", "this machine was asleep for 60 s")
+        await until(lambda: it.plane.status().state == "connected")
+        assert it.tunnel_changes() == [False, True]
+        assert (await it.status()).carriers == 2
+
+    bench(pki, tmp_path, work)
+
+
+def test_clock_and_network_are_watched_while_connected(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        assert it.plane._outside._socket is None
+        await it.connect()
+        assert it.plane._outside._socket is not None
+        it.plane._outside._slept -= 3600
+        await until(lambda: False in it.tunnel_changes())
+        await it.plane.close()
+        assert it.plane._outside._socket is None
+
+    bench(pki, tmp_path, work)
 
 
 def test_new_networks_are_routed(pki: Pki, tmp_path: Path) -> None:

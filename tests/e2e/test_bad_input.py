@@ -115,7 +115,9 @@ def test_user_who_may_not_forward_ports() -> None:
     from telehelper.errors import CredentialsRefused
 
     viewer = Path(os.environ["KUBECONFIG"]).with_name("viewer.kubeconfig")
-    refused(CredentialsRefused, "forbids", "port-forward", kubeconfig=viewer)
+    refused(CredentialsRefused, "you may not forward ports", "pods/portforward", kubeconfig=viewer)
+    refused(CredentialsRefused, "pods/portforward", kubeconfig=viewer, via="manager")
+    refused(CredentialsRefused, "pods/portforward", kubeconfig=viewer, via="agentless")
 
 
 # --- the manager -------------------------------------------------------------------------------------------------
@@ -165,7 +167,14 @@ def test_no_manager() -> None:
     from telehelper.errors import ManagerUnavailable
 
     with api_server_with([]) as path:
-        refused(ManagerUnavailable, "no traffic manager", "'telemagic'", kubeconfig=path)
+        refused(
+            ManagerUnavailable,
+            "no traffic manager",
+            "'telemagic'",
+            "%tele install",
+            kubeconfig=path,
+            via="manager",
+        )
 
 
 @inside()
@@ -173,7 +182,7 @@ def test_manager_that_is_not_ready() -> None:
     from telehelper.errors import ManagerUnavailable
 
     with api_server_with([manager_pod(ready=False)]) as path:
-        refused(ManagerUnavailable, "telemagic/manager-1 is not ready", kubeconfig=path)
+        refused(ManagerUnavailable, "telemagic/manager-1 is not ready", kubeconfig=path, via="manager")
 
 
 @inside()
@@ -181,7 +190,7 @@ def test_manager_without_port_forward() -> None:
     from telehelper.errors import ManagerUnavailable
 
     with api_server_with([manager_pod(ready=True)]) as path:
-        refused(ManagerUnavailable, "telemagic/manager-1 has just gone", kubeconfig=path)
+        refused(ManagerUnavailable, "telemagic/manager-1 has just gone", kubeconfig=path, via="manager")
 
 
 # --- this machine ------------------------------------------------------------------------------------------------

@@ -122,6 +122,18 @@ def test_status_says_how_cidrs_were_found() -> None:
     assert "round trip" not in cards.status(replace(STATUS, rtt=-1.0, cidrs=())).text
 
 
+def test_of_many_cidrs_the_surest_are_shown() -> None:
+    guesses = [CidrRow(f"10.{n}.0.0/24", "pods", "round visible pods", "guess") for n in range(70)]
+    sure = CidrRow("10.96.0.0/12", "services", "ServiceCIDR kubernetes; also: " + "x" * 80, "certain")
+    card = cards.status(replace(STATUS, cidrs=(*guesses, sure)))
+    lines = [line for line in card.text.splitlines() if "10." in line and "/" in line]
+    assert len(lines) == cards.SHOWN_CIDRS - 1
+    assert lines[0].endswith("x… (certain)")
+    for text in (card.text, card.html):
+        assert "56 more: %tele routes" in text
+    assert "more:" not in cards.status(replace(STATUS, cidrs=tuple(guesses[: cards.SHOWN_CIDRS]))).text
+
+
 @pytest.mark.parametrize(
     ("carrier", "shown"),
     [

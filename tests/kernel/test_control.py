@@ -47,10 +47,13 @@ async def pair(
 def test_greets_asks_and_leaves(tmp_path: Path) -> None:
     async def main() -> None:
         async with pair(tmp_path / "s") as (fake, client, heard):
-            assert client.welcome == messages.Welcome(1, os.getpid(), connected=False)
+            assert client.welcome == messages.Welcome(messages.PROTOCOL_VERSION, os.getpid(), connected=False)
             assert client.peer_pid == os.getpid()
             assert await client.request(messages.GetStatus(), messages.Status) == STATUS
-            assert fake.requests == [messages.Hello(1, os.getpid()), messages.GetStatus()]
+            assert fake.requests == [
+                messages.Hello(messages.PROTOCOL_VERSION, os.getpid()),
+                messages.GetStatus(),
+            ]
         async with asyncio.timeout(5):
             await fake.over.wait()  # the last kernel left
         assert heard.lost == []
@@ -131,7 +134,7 @@ def test_end_without_last_words(tmp_path: Path) -> None:
 
 def test_other_version(tmp_path: Path) -> None:
     async def main() -> None:
-        with pytest.raises(ControlError, match="speaks version 9, this kernel 1") as caught:
+        with pytest.raises(ControlError, match="speaks version 9, this kernel ") as caught:
             async with pair(tmp_path / "s", Script(version=9)):
                 pass
         assert "restart" in caught.value.hint

@@ -39,8 +39,8 @@ TREE = Tree("%tele")
         ("connect --timeout soon", "argument --timeout: invalid float value: 'soon'", "%tele connect --help"),
         ("connect --dns magic", "argument --dns: invalid choice: 'magic'", "%tele connect --help"),
         ("help flws", "no help on 'flws': did you mean 'flows'?", "%tele help"),
-        ("demo", "the following arguments are required: up|down|status|shell", "%tele demo --help"),
-        ("demo pu", "argument up|down|status|shell: invalid choice: 'pu'", "%tele demo --help"),
+        ("demo", "the following arguments are required: up|down|status|shell|break", "%tele demo --help"),
+        ("demo pu", "argument up|down|status|shell|break: invalid choice: 'pu'", "%tele demo --help"),
     ],
 )
 def test_bad_lines(line: str, message: str, hint: str) -> None:

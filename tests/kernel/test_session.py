@@ -317,11 +317,14 @@ def test_disconnect_after_loss_only_forgets(session: Session, launcher: FakeLaun
 
 def test_tunnel_down_is_noted(session: Session, launcher: FakeLauncher) -> None:
     connection = telemagic.connect()
+    connection.notices = ("a library asks by itself",)
     session._loop.run(launcher.started[0].say(TunnelChanged(up=False, reason="pod is gone")))
-    wait_for(lambda: connection.notices)
+    wait_for(lambda: len(connection.notices) == 2)
     assert "note: the tunnel is down: pod is gone" in repr(connection.status)
+    session._loop.run(launcher.started[0].say(TunnelChanged(up=False, reason="again")))
+    wait_for(lambda: connection.notices == ("a library asks by itself", "the tunnel is down: again"))
     session._loop.run(launcher.started[0].say(TunnelChanged(up=True, reason="")))
-    wait_for(lambda: not connection.notices)
+    wait_for(lambda: connection.notices == ("a library asks by itself",))
 
 
 def test_not_connected(session: Session) -> None:

@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from telehelper.core.limits import Limits
@@ -157,8 +158,8 @@ async def main(options: argparse.Namespace) -> None:
     client = await asyncio.create_subprocess_exec(sys.executable, "-c", options.code)
     status = await client.wait()
     # The last packets of the client's sockets are still to come.
-    deadline = shell.engine._loop.time() + DRAIN
-    while shell.stack.open_flows and shell.engine._loop.time() < deadline:  # noqa: ASYNC110  # the core has no events
+    deadline = monotonic() + DRAIN
+    while shell.stack.open_flows and monotonic() < deadline:  # noqa: ASYNC110  # the core has no events
         await asyncio.sleep(0.01)
     print("stack:", json.dumps(shell.facts(status)), flush=True)  # noqa: T201  # the parent reads it
     shell.close()

@@ -80,7 +80,8 @@ class Stack:
     gso
         The TUN takes offloaded packets. Without it each packet is at most `mtu` long and summed here: slow.
     resolver
-        Address and UDP port whose datagrams come out as ``LocalDatagram``. Nothing else answers at that address.
+        Address and port of the resolver: its datagrams come out as ``LocalDatagram``, TCP opens flows like any other.
+        All its other ports are closed.
     """
 
     def __init__(
@@ -229,7 +230,7 @@ class Stack:
         if old is not None:
             old.replace(out)
             self._settle(old, now)
-        if segment.flags & (SYN | ACK | RST | FIN) != SYN or self._is_resolver(segment.key):
+        if segment.flags & (SYN | ACK | RST | FIN) != SYN or self._is_closed(segment.key):
             if segment.flags & RST:
                 self._drop("RST of no flow", out)
             else:
@@ -308,6 +309,10 @@ class Stack:
 
     def _is_resolver(self, key: bytes) -> bool:
         return len(key) == 12 and key[4:8] == self._resolver
+
+    def _is_closed(self, key: bytes) -> bool:
+        """Whether this is a port of the resolver's that nobody listens on."""
+        return self._is_resolver(key) and key[-2:] != self._resolver_port
 
     def _is_tombstone(self, syn: Segment, now: float) -> bool:
         """Whether this very SYN was found to lead nowhere; a new attempt has another number."""

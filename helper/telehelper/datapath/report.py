@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
+from telehelper.core.route_plan import APPLIED, MAPPED, SKIPPED
 from telehelper.messages import CidrRow, FlowRow, RouteRow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections import abc
+    from collections.abc import Iterable
 
+    from telehelper.core.address_map import Mapping
     from telehelper.core.flows import FlowRecord
     from telehelper.core.frames import Address
-    from telehelper.core.routes import RoutePlan
+    from telehelper.core.route_plan import RoutePlan
     from telehelper.rpc.manager_pb2 import ClusterInfo
 
 UNKNOWN = -1.0  # a time or a duration that is not there yet
 
 
-def flow_row(record: FlowRecord, clock_offset: float, names: Mapping[Address, str]) -> FlowRow:
+def flow_row(record: FlowRecord, clock_offset: float, names: abc.Mapping[Address, str]) -> FlowRow:
     """Describe one flow.
 
     Parameters
@@ -61,5 +65,34 @@ def cidr_rows(info: ClusterInfo) -> tuple[CidrRow, ...]:
 def route_rows(plan: RoutePlan, device: str) -> tuple[RouteRow, ...]:
     """Describe a plan that is in force on `device`."""
     return tuple(
-        RouteRow(str(row.network), device, row.kind, row.source, row.state, row.detail) for row in plan.rows
+        RouteRow(
+            str(row.network),
+            device if row.state == APPLIED else row.device,
+            row.kind,
+            row.source,
+            row.state,
+            row.detail,
+        )
+        for row in plan.rows
+    )
+
+
+def resolved_rows(
+    singles: Iterable[Address],
+    mappings: Iterable[Mapping],
+    refused: abc.Mapping[Address, str],
+    device: str,
+    names: abc.Mapping[Address, str],
+) -> tuple[RouteRow, ...]:
+    """Describe what was routed, mapped, or refused (with the reason), because a name led there."""
+
+    def row(address: Address, device: str, state: str, detail: str = "") -> RouteRow:
+        name = names.get(address, "")
+        source = f"resolved: {name}" if name else "resolved"
+        return RouteRow(str(ip_network(address)), device, "address", source, state, detail)
+
+    return (
+        *(row(address, device, "resolved") for address in singles),
+        *(row(pair.mapped, device, MAPPED, f"stands for {pair.real}") for pair in mappings),
+        *(row(address, "", SKIPPED, reason) for address, reason in refused.items()),
     )

@@ -10,19 +10,21 @@ from __future__ import annotations
 import asyncio
 import time
 from ipaddress import ip_address
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
+from telehelper.datapath import looking
 from telehelper.datapath.host_dns import read_host_dns
-from telehelper.datapath.openers import CarrierOpener, choose_opener
+from telehelper.datapath.networks import Networks
+from telehelper.datapath.outside import Outside
 from telehelper.datapath.phases import PhaseLog
-from telehelper.datapath.report import cidr_rows, flow_row, route_rows
+from telehelper.datapath.report import cidr_rows, flow_row
 from telehelper.datapath.tunnel import Tunnel
-from telehelper.datapath.uplink import ManagerUplink, open_uplink
 from telehelper.datapath.vif import Vif
+from telehelper.datapath.ways import ClusterUplink, WayIn, choose_way
 from telehelper.errors import (
     AlreadyConnected,
     ConnectTimeout,
-    ControlError,
     HelperLost,
     NotConnected,
     TelemagicError,
@@ -81,11 +83,14 @@ class DataPlane:
         self._connecting: asyncio.Task[None] | None = None
         self._access: ApiAccess | None = None
         self._api: ApiClient | None = None
-        self._opener: CarrierOpener | None = None
+        self._way: WayIn | None = None
+        self._networks: Networks | None = None
         self._tunnel = Tunnel(self._open_uplink, self)
-        self._uplink: ManagerUplink | None = None
+        self._uplink: ClusterUplink | None = None
         self._info: ClusterInfo | None = None  # as last told, by this uplink or the one before
         self._vif = Vif(netd, self._tunnel, self._device_lost)
+        self._vif.namer.note = self._note
+        self._outside = Outside(self._network_changed, self._machine_woke, lambda: self._vif.name)
         self._updates: set[asyncio.Task[None]] = set()
         self._nameservers: list[Address] = []  # of the machine, before us
         self._connected_at = 0.0
@@ -110,13 +115,10 @@ class DataPlane:
             case GetFlows():
                 return self._flows()
             case GetRoutes():
-                return RouteTable(route_rows(self._vif.plan, self._vif.name) if self._vif.plan else ())
+                return RouteTable(self._vif.router.rows(self._vif.namer.names))
             case Disconnect():
                 return await self._disconnect(kernel)
-        raise ControlError(f"a kernel may not send {type(request).__name__}")
-
-    def kernel_gone(self, kernel: Kernel) -> None:
-        """Learn that a kernel has left; the control server tells when it was the last."""
+        return await looking.answer(request, self._api, self._vif, self._namespace(), self._info)
 
     # --- up
 
@@ -140,14 +142,20 @@ class DataPlane:
             async with asyncio.timeout(request.timeout):
                 await self._run_phases(request)
         except TimeoutError:
-            slow = self._phases.unfinished
+            hung = self._access.hung_login if self._access is not None else ""
+            slow = (
+                f"the login plugin {hung!r} of the kubeconfig"
+                if hung
+                else f"phase {self._phases.unfinished!r}"
+            )
             await self._give_up()
-            raise ConnectTimeout(f"phase {slow!r} did not end in time; everything begun was undone") from None
+            raise ConnectTimeout(f"{slow} did not end in time; everything begun was undone") from None
         except BaseException:
             await self._give_up()
             raise
         self._connected_at = time.time()
         self._state = "connected" if self._tunnel.is_up else "reconnecting"
+        self._outside.start()
 
     async def _give_up(self) -> None:
         self._connecting = None  # or closing would cancel us, who are about to tell the error
@@ -169,15 +177,15 @@ class DataPlane:
             await asyncio.gather(tunnel, return_exceptions=True)
             raise
         with self._phases.run("CIDRs") as phase:
-            info = await self._current_uplink().wait_info()
+            info = await self._find_networks(request)
             phase.detail = ", ".join(cidr.cidr for cidr in info.cidrs) or "none found"
-            self._notices += info.notices
         with self._phases.run("routes") as phase:
             phase.detail = await self._vif.set_routes(info, request, await self._never_routed())
         with self._phases.run("DNS") as phase:
             phase.detail = await self._vif.set_dns(info, request.dns, self._namespace())
         with self._phases.run("ready"):
             self._vif.start()
+            await self._vif.namer.check_host()
 
     async def _open_tunnel(self, request: Connect) -> None:
         loop = asyncio.get_running_loop()
@@ -186,19 +194,28 @@ class DataPlane:
                 None, ApiAccess.from_kubeconfig, request.kubeconfig, request.context
             )
             self._api = await ApiClient(self._access).__aenter__()
-            self._opener = await choose_opener(request.carrier, self._api)
+            self._way = await choose_way(request, self._api, self._relay_path)
             await self._tunnel.start()
-            pod = self._current_uplink().pod
-            phase.detail = f"manager {pod.namespace}/{pod.name}, carriers by {self._opener}"
+            self._notices += self._way.notices
+            phase.detail = self._way.detail
 
-    async def _open_uplink(self, tunnel: Tunnel) -> ManagerUplink:
-        if self._api is None or self._opener is None or self._request is None:
+    async def _open_uplink(self, tunnel: Tunnel) -> ClusterUplink:
+        if self._way is None:
             raise NotConnected("the data plane is not connecting")
-        namespace = self._request.manager_namespace
-        self._uplink = await open_uplink(tunnel, self._api, namespace, self._relay_path, self._opener)
+        self._uplink = await self._way.open(tunnel)
         return self._uplink
 
-    def _current_uplink(self) -> ManagerUplink:
+    async def _find_networks(self, request: Connect) -> ClusterInfo:
+        if self._api is None:
+            raise NotConnected("the data plane is not connecting")
+        uplink = self._current_uplink()
+        told = await uplink.wait_info()
+        looks = bool(uplink.manager)  # without a manager the uplink's word is what the user's own rights show
+        self._networks = Networks(self._api, request, self._networks_changed, looks=looks)
+        self._info = await self._networks.start(told)
+        return self._info
+
+    def _current_uplink(self) -> ClusterUplink:
         if self._uplink is None:
             raise NotConnected("the tunnel is not open")
         return self._uplink
@@ -209,17 +226,16 @@ class DataPlane:
 
     async def _never_routed(self) -> list[Address]:
         """Return what the tunnel and the machine's own DNS need: API server, direct carriers, present nameservers."""
-        carriers = self._opener.addresses if self._opener is not None else ()
+        carriers = self._way.addresses if self._way is not None else ()
         return [*await self._api_addresses(), *carriers, *self._nameservers]
 
     async def _api_addresses(self) -> list[Address]:
-        host = self._access.host if self._access is not None else ""
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, None)
+            return await self._access.addresses() if self._access is not None else []
         except OSError as error:
-            self._note(f"the API server's name {host} does not resolve: {error.strerror}")
+            if not self.is_connected:  # else the network is down just now, and the router remembers
+                self._note(f"the name of the API server or its proxy does not resolve: {error.strerror}")
             return []
-        return [ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found]
 
     # --- what the tunnel reports
 
@@ -232,13 +248,22 @@ class DataPlane:
         self._vif.flows_lost(flows, reason)
 
     def tunnel_changed(self, up: bool, reason: str) -> None:
-        """Note and tell that the tunnel went up or down."""
+        """Note and tell that the tunnel went up or down. The API server may have moved, and must not be routed."""
         if self.is_connected:  # else we are still connecting
             self._state = "connected" if up else "reconnecting"
+        if up and self._info is not None:
+            self._networks_changed(self._info)
+        if not up and self._api is not None:
+            self._api.reconnect()
         self._vif.tunnel_changed(up)
         self._broadcast(TunnelChanged(up, reason))
 
     def info_changed(self, info: ClusterInfo) -> None:
+        """Take what the uplink says of the cluster's networks and names."""
+        if self._networks is not None:
+            self._networks.update(info)
+
+    def _networks_changed(self, info: ClusterInfo) -> None:
         """Follow changes of the cluster's networks and names."""
         self._info = info
         if self.is_connected:
@@ -251,9 +276,22 @@ class DataPlane:
             return
         try:
             await self._vif.set_routes(info, self._request, await self._never_routed())
-            self._vif.update_names(info, self._namespace())
+            self._vif.namer.update(info, self._namespace())
         except TelemagicError as error:
             self._note(f"the cluster's networks changed, but: {error}")
+
+    # --- what happens to the machine
+
+    def _network_changed(self, _: str) -> None:
+        self._machine_woke(0.0)
+
+    def _machine_woke(self, seconds: float) -> None:
+        """Try again now what waits, see soon whether what is open still lives, and whether the routes still fit."""
+        if self._api is not None:
+            self._api.reconnect()
+        self._tunnel.machine_woke(seconds)
+        if self._info is not None:
+            self._networks_changed(self._info)
 
     def _note(self, line: str) -> None:
         self._notices = [*self._notices, line][-KEPT_NOTICES:]
@@ -263,7 +301,7 @@ class DataPlane:
     def status(self) -> Status:
         """Describe the connection."""
         info = self._info if self.is_connected else None
-        pod = self._uplink.pod if self._uplink is not None else None
+        router = self._vif.router
         totals = self._vif.totals
         rtt = self._tunnel.rtt
         return Status(
@@ -271,14 +309,15 @@ class DataPlane:
             context=self._access.context if self._access else "",
             namespace=self._namespace() if self._request else "",
             server=self._access.server if self._access else "",
-            via="manager",
-            manager=f"{pod.namespace}/{pod.name}" if pod else "",
-            manager_version=self._uplink.control.session.manager_version if self._uplink else "",
+            via=self._way.via if self._way else "",
+            manager=self._uplink.manager if self._uplink else "",
+            manager_version=self._uplink.manager_version if self._uplink else "",
             device=self._vif.name,
-            address=str(self._vif.address or ""),
-            address_v6=str(self._vif.address_v6 or ""),
-            dns=self._vif.dns_mechanism,
-            dns_server=str(self._vif.resolver or ""),
+            address=str(router.address or ""),
+            address_v6=str(router.address_v6 or ""),
+            dns=self._vif.namer.mechanism,
+            dns_server=str(router.resolver or ""),
+            domains=self._vif.namer.domains,
             cluster_domain=info.cluster_domain if info else "",
             connected_at=self._connected_at,
             rtt=-1.0 if rtt is None else rtt,
@@ -289,15 +328,15 @@ class DataPlane:
             bytes_down=totals.bytes_down,
             cidrs=cidr_rows(info) if info else (),
             phases=self._phases.rows,
-            notices=(*self._notices, *self._vif.notices),
+            notices=(*self._notices, *(info.notices if info else ()), *self._vif.notices),
             offload=self._vif.offload,
             last_error=self._last_error or self._tunnel.last_error,
-            carrier=str(self._opener or ""),
+            carrier=self._way.carrier if self._way else "",
         )
 
     def _flows(self) -> FlowTable:
         offset = time.time() - time.monotonic()
-        rows = tuple(flow_row(record, offset, self._vif.names) for record in self._vif.snapshot())
+        rows = tuple(flow_row(record, offset, self._vif.namer.names) for record in self._vif.snapshot())
         return FlowTable(time.time(), rows, self._vif.drops)
 
     # --- down
@@ -325,6 +364,7 @@ class DataPlane:
 
     async def _close(self) -> None:
         self._state = "closed"
+        self._outside.close()
         for task in self._updates | ({self._connecting} if self._connecting else set()):
             if task is not asyncio.current_task():
                 task.cancel()
@@ -338,6 +378,8 @@ class DataPlane:
             self._last_error = str(error)
         self._netd.close()
         await self._vif.close()
+        if self._networks is not None:
+            await self._networks.close()
         await self._tunnel.close()
         if self._api is not None:
             await self._api.close()
@@ -346,8 +388,7 @@ class DataPlane:
             raise left
 
 
-def _options(request: Connect) -> tuple[object, ...]:
-    return request.also_proxy, request.never_proxy, request.carrier
+_options: Final = attrgetter("also_proxy", "never_proxy", "cidrs", "on_conflict", "carrier", "via")
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
