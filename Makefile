@@ -22,7 +22,7 @@ demo:  ## run notebooks/01-quickstart.ipynb against the embedded cluster and pri
 test:  ## set up, then run all checks and tests
 	@.ci/setup test
 	@$(MAKE) --no-print-directory checks
-	@$(PY) -m pytest
+	@$(PY) .ci/test.py
 
 lint: venv checks  ## formatting, lint and types only
 

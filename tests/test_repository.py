@@ -30,8 +30,8 @@ MODULE_LINES: Final = 400
 FUNCTION_LINES: Final = 60
 USUAL_FUNCTION_LINES: Final = 40  # for nine functions in ten
 # What runs as root, so that one person can read it in an hour: all of netd/ but fakes.py, which only tests run.
-NETD_CODE_LINES: Final = 800  # not counting blank lines, comments and docstrings
-NETD_LINES: Final = 1130  # counting them, as `wc -l` does
+NETD_CODE_LINES: Final = 930  # not counting blank lines, comments and docstrings
+NETD_LINES: Final = 1400  # counting them, as `wc -l` does
 
 # Modules and functions ("path::name") over the limits. May only shrink.
 WAIVED: Final[set[str]] = set()
@@ -135,11 +135,24 @@ SHARED: Final = tuple(
 # Folder → what of ours it may import, besides itself.
 ARROWS: Final = {
     "core": (f"{H}.errors",),
+    "admin": (
+        f"{H}.kube",
+        f"{H}.discovery",
+        f"{H}.core",
+        f"{H}.errors",
+        f"{H}.messages",
+        # What the doctor looks at before there is a connection.
+        f"{H}.datapath.cluster",
+        f"{H}.datapath.host_routes",
+        f"{H}.__version__",
+    ),
+    "discovery": (f"{H}.core", f"{H}.rpc", f"{H}.errors"),
     "netd": (f"{H}.messages", f"{H}.codec", f"{H}.errors"),
     "kube": (f"{H}.errors", f"{H}.byte_stream"),
     "manager": (
         *SHARED,
         f"{H}.core",
+        f"{H}.discovery",
         f"{H}.rpc",
         f"{H}.kube",
         f"{H}.__version__",
@@ -147,16 +160,20 @@ ARROWS: Final = {
     "datapath": (
         *SHARED,
         f"{H}.core",
+        f"{H}.discovery",
         f"{H}.rpc",
         f"{H}.kube",
         f"{H}.codec",
         f"{H}.messages",
+        f"{H}.views",
         f"{H}.__version__",
     ),
     "rpc": (),
 }
 KERNEL_MAY: Final = (
+    f"{H}.core.dns_message",
     f"{H}.messages",
+    f"{H}.views",
     f"{H}.codec",
     f"{H}.endpoint",
     f"{H}.errors",
@@ -183,7 +200,7 @@ def test_what_the_datapath_and_the_manager_share_knows_neither() -> None:
         assert {name for name in ours if not is_within(name, allowed)} == set(), name_of(path)
 
 
-@pytest.mark.parametrize("name", ["codec.py", "endpoint.py", "errors.py", "messages.py"])
+@pytest.mark.parametrize("name", ["codec.py", "endpoint.py", "errors.py", "messages.py", "views.py"])
 def test_the_shared_modules_need_nothing_but_the_standard_library(name: str) -> None:
     foreign = {
         found for found in imports(HELPER / name) if found.partition(".")[0] not in sys.stdlib_module_names
@@ -191,10 +208,10 @@ def test_the_shared_modules_need_nothing_but_the_standard_library(name: str) -> 
     assert {found for found in foreign if not is_within(found, (f"{H}.errors", f"{H}.messages"))} == set()
 
 
-def test_netd_needs_only_the_standard_library_and_pyroute2() -> None:
+def test_netd_needs_only_the_standard_library_pyroute2_and_jeepney() -> None:
     for path in (HELPER / "netd").rglob("*.py"):
         tops = {name.partition(".")[0] for name in imports(path)}
-        assert tops - sys.stdlib_module_names <= {"pyroute2", H}, name_of(path)
+        assert tops - sys.stdlib_module_names <= {"jeepney", "pyroute2", H}, name_of(path)
 
 
 def test_core_does_no_io() -> None:
