@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 from telehelper.admin import checkup
-from telehelper.admin.checkup import REVIEWS, Question
+from telehelper.admin.checkup import Question
 from telehelper.admin.verdicts import OK, PROBLEM, WARNING, Finding
 from telehelper.datapath import host_routes
 from telehelper.errors import VifError
+from telehelper.kube.reviews import REVIEWS
 
 from tests.kube.api_server import ApiServer, Pki, kubeconfig, make_pki
 

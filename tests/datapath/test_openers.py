@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from telehelper.core.frames import Frame, FrameType
-from telehelper.datapath import backoff, openers
+from telehelper.datapath import openers
 from telehelper.datapath.openers import DirectOpener, PortForwardOpener, choose_opener
 from telehelper.endpoint import PORTFORWARD, Endpoint
 from telehelper.errors import ManagerUnavailable, ManagerUntrusted, TelemagicError, UsageError
@@ -23,7 +23,7 @@ from telehelper.rpc.manager_pb2 import Session
 from tests.datapath.cluster_in_process import CARRIER, GRPC, PODS, Cluster, open_to, text_of
 from tests.datapath.test_uplink import LOOPBACK, Bench, echo_service, opened, port_of
 from tests.datapath.waiting import WAIT, until
-from tests.kube.api_server import TOKEN, Pki, make_pki
+from tests.kube.api_server import TOKEN, Pki
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -33,15 +33,7 @@ SCHEMES = ("tcp", "tls")
 both = pytest.mark.parametrize("scheme", SCHEMES)
 
 
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return make_pki(tmp_path_factory.mktemp("pki"))
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.005)
-    monkeypatch.setattr(backoff, "MAX_DELAY", 0.05)
+pytestmark = pytest.mark.usefixtures("fast_back_off")
 
 
 class DirectBench(Bench):

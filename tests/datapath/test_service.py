@@ -67,7 +67,7 @@ from tests.core.builders import whole
 from tests.datapath.cluster_in_process import CARRIER, GRPC, NAMESPACE, PODS, Cluster
 from tests.datapath.test_netd_client import ScriptedNetd
 from tests.datapath.waiting import WAIT, turns, until
-from tests.kube.api_server import Pki, kubeconfig, make_pki
+from tests.kube.api_server import Pki, kubeconfig
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -81,15 +81,7 @@ def node(name: str, *cidrs: str) -> dict[str, Any]:
     return {"metadata": {"name": name}, "spec": {"podCIDR": cidrs[0], "podCIDRs": list(cidrs)}}
 
 
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return make_pki(tmp_path_factory.mktemp("pki"))
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.005)
-    monkeypatch.setattr(backoff, "MAX_DELAY", 0.05)
+pytestmark = pytest.mark.usefixtures("fast_back_off")
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 from telehelper.core.frames import VERSION, Frame, FrameType, decode_coded, encode, encode_coded
-from telehelper.datapath import backoff
 from telehelper.datapath import cluster as cluster_module
 from telehelper.datapath import uplink as uplink_module
 from telehelper.datapath.openers import CarrierOpener, PortForwardOpener
@@ -33,7 +32,7 @@ from telehelper.kube.client import ApiClient
 from tests.datapath.cluster_in_process import CARRIER, GRPC, NAMESPACE, PODS, Cluster, open_to, text_of
 from tests.datapath.test_cluster import pod
 from tests.datapath.waiting import WAIT, until
-from tests.kube.api_server import TOKEN, Pki, announce, make_pki
+from tests.kube.api_server import TOKEN, Pki, announce
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,15 +44,7 @@ LOOPBACK = IPv4Address("127.0.0.1")
 HOP = "traffic manager telemagic/manager-0, through API server 127.0.0.1"
 
 
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return make_pki(tmp_path_factory.mktemp("pki"))
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.005)
-    monkeypatch.setattr(backoff, "MAX_DELAY", 0.05)
+pytestmark = pytest.mark.usefixtures("fast_back_off")
 
 
 class Bench:

@@ -20,7 +20,7 @@ from tests.datapath.agentless.shop_in_process import Shop, forbidden
 from tests.datapath.agentless.test_catalog import CLUSTER_WIDE
 from tests.datapath.test_cluster import pod
 from tests.datapath.waiting import WAIT
-from tests.kube.api_server import Pki, kubeconfig, make_pki
+from tests.kube.api_server import Pki, kubeconfig
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
 
 MANAGERS = "/api/v1/namespaces/telemagic/pods"
 FORWARD = f"{MANAGERS}/manager-0/portforward"
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return make_pki(tmp_path_factory.mktemp("pki"))
 
 
 def request(**options: Any) -> Connect:

@@ -30,6 +30,7 @@ from telehelper.errors import ClusterError, CredentialsRefused, TelemagicError, 
 from telehelper.kube.access import ApiAccess
 from telehelper.kube.answers import Answer, json_object, raise_for_status, unavailable
 from telehelper.kube.client import ApiClient
+from telehelper.kube.reviews import REVIEWS, access_review
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -41,7 +42,6 @@ LOGIN_PATIENCE: Final = 5.0  # seconds for the login plugin
 ANSWER_PATIENCE: Final = 4.0  # seconds for one answer of the API server
 MAX_VERSION: Final = 65_536  # bytes of /version
 AT_ONCE: Final = 6  # reviews under way
-REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _IP_MTU: Final = 14  # linux/in.h
 _IPV6_MTU: Final = 24  # linux/in6.h
 
@@ -222,19 +222,7 @@ async def ask_rights(api: ApiClient, question: Question) -> dict[Right, bool | N
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def ask(right: Right) -> bool | None:
-        resource, _, subresource = right.resource.partition("/")
-        attributes = {
-            "namespace": namespaces[right.scope],
-            "verb": right.verb,
-            "group": right.group,
-            "resource": resource,
-            "subresource": subresource,
-        }
-        review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": attributes},
-        }
+        review = access_review(right.verb, right.resource, namespaces[right.scope], right.group)
         async with turns:
             try:
                 answer = await api.create(REVIEWS, review)

@@ -20,6 +20,7 @@ from telehelper.kube.answers import (
     unavailable,
 )
 from telehelper.kube.portforward import PortForward, open_portforward
+from telehelper.kube.reviews import REVIEWS, access_review
 from telehelper.kube.watch import Watch
 
 if TYPE_CHECKING:
@@ -232,19 +233,9 @@ class ApiClient:
         """Ask the API server which of `verbs` we may not do; empty too if it does not tell."""
         missing = []
         for verb in verbs:
-            attributes = {
-                "namespace": namespace,
-                "verb": verb,
-                "resource": resource,
-                "subresource": subresource,
-            }
-            review = {
-                "apiVersion": "authorization.k8s.io/v1",
-                "kind": "SelfSubjectAccessReview",
-                "spec": {"resourceAttributes": attributes},
-            }
+            review = access_review(verb, f"{resource}/{subresource}", namespace)
             try:
-                answer = await self.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+                answer = await self.create(REVIEWS, review)
             except (ApiServerUnavailable, CredentialsRefused, ApiNotFound, ApiRejected):
                 return []
             status = answer.get("status")

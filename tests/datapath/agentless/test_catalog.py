@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import uvloop
-from telehelper.datapath import backoff
 from telehelper.datapath.agentless import catalog as catalog_module
 from telehelper.datapath.agentless.catalog import Catalog, open_catalog
 from telehelper.datapath.agentless.objects import EndpointSlice, Key, Pod, Service
@@ -19,7 +18,7 @@ from telehelper.kube.client import ApiClient
 from tests.datapath.agentless.builders import endpoint, metadata, service
 from tests.datapath.agentless.shop_in_process import Shop
 from tests.datapath.waiting import WAIT, until
-from tests.kube.api_server import Pki, kubeconfig, make_pki
+from tests.kube.api_server import Pki, kubeconfig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -35,15 +34,8 @@ CLUSTER_WIDE = (
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices"
 
 
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return make_pki(tmp_path_factory.mktemp("pki"))
-
-
 @pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.005)
-    monkeypatch.setattr(backoff, "MAX_DELAY", 0.05)
+def _fast(fast_back_off: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog_module, "POLL", 0.02)
 
 

@@ -23,7 +23,6 @@ from telehelper.core.frames import (
     encode_open,
     encode_u32,
 )
-from telehelper.datapath import backoff
 from telehelper.datapath.agentless import carrier as carrier_module
 from telehelper.datapath.agentless import flow as flow_module
 from telehelper.datapath.agentless import heartbeat as heartbeat_module
@@ -39,7 +38,7 @@ from tests.datapath.agentless.builders import dns_query, endpoint, endpoint_slic
 from tests.datapath.agentless.shop_in_process import Shop
 from tests.datapath.agentless.test_catalog import CLUSTER_WIDE
 from tests.datapath.waiting import WAIT, turns, until
-from tests.kube.api_server import Pki, kubeconfig, make_pki
+from tests.kube.api_server import Pki, kubeconfig
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -50,15 +49,8 @@ ME = ip_address("198.19.240.1")
 DNS = 1 << 31  # a flow of the data plane's own
 
 
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return make_pki(tmp_path_factory.mktemp("pki"))
-
-
 @pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.005)
-    monkeypatch.setattr(backoff, "MAX_DELAY", 0.05)
+def _fast(fast_back_off: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat_module, "INTERVAL", 0.02)
     monkeypatch.setattr(heartbeat_module, "RETRY", 0.02)
 
