@@ -7,7 +7,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from telehelper import messages, views
+from telehelper import messages, observing, views
 from telehelper.errors import HelperLost, NotConnected
 
 from telemagic import cards, cluster_frames, frames, live, looking, ping
@@ -91,7 +91,7 @@ class Connection:
             dst, service, reason: str; opened, closed: datetime64[ns, UTC]; connect_ms, first_byte_ms: float64 [ms];
             bytes_up, bytes_down: Int64 [bytes]; packets_up, packets_down: Int64. Unknown is NaT or NaN.
         """
-        return frames.flows(self._ask(messages.GetFlows(), messages.FlowTable), self.context)
+        return frames.flows(self._ask(observing.GetFlows(), observing.FlowTable), self.context)
 
     def routes(self) -> pd.DataFrame:
         """Return what is routed to the cluster.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from telehelper import codec, messages
+from telehelper import codec, messages, observing
 from telehelper.codec import Decoder
 from telehelper.errors import SudoDenied, TelemagicError
 from telehelper.messages import PHASES, PROTOCOL_VERSION, Failed, Message, PhaseChanged
@@ -56,7 +56,7 @@ class Script:
     """What a fake does. ``hang_at`` names the phase that never ends, ``failure`` ends connecting there or at last."""
 
     status: messages.Status = STATUS
-    flows: messages.FlowTable = field(default_factory=lambda: messages.FlowTable(1_750_000_001.5, ()))
+    flows: observing.FlowTable = field(default_factory=lambda: observing.FlowTable(1_750_000_001.5, "[]"))
     routes: messages.RouteTable = field(default_factory=lambda: messages.RouteTable(()))
     answers: dict[type[Message], Message] = field(default_factory=dict)  # to further requests, by type
     hang_at: str = ""
@@ -147,7 +147,7 @@ class FakeDatapath:
                 return await self._connect(request, writer)
             case messages.GetStatus():
                 return script.status
-            case messages.GetFlows():
+            case observing.GetFlows():
                 return script.flows
             case messages.GetRoutes():
                 return script.routes

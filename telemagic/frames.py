@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from telehelper.observing import FlowRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
-    from telehelper.messages import FlowRow, FlowTable, RouteTable
+    from telehelper.messages import RouteTable
+    from telehelper.observing import FlowTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,8 @@ def flows(table: FlowTable, context: str = "") -> pd.DataFrame:
     """
     import pandas as pd  # late: 0.4 s, and only tables need it
 
-    rows: list[FlowRow] = sorted(table.rows, key=lambda row: (row.opened_at, row.flow))
+    listed = (FlowRow(*values) for values in json.loads(table.rows))
+    rows = sorted(listed, key=lambda row: (row.opened_at, row.flow))
     frame = build(rows, FLOW_SCHEMA)
     frame.attrs["telemagic"] = {
         "taken_at": pd.Timestamp(round(table.taken_at * 1e6), unit="us", tz="UTC"),

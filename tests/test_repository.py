@@ -165,6 +165,7 @@ ARROWS: Final = {
         f"{H}.kube",
         f"{H}.codec",
         f"{H}.messages",
+        f"{H}.observing",
         f"{H}.views",
         f"{H}.__version__",
     ),
@@ -173,6 +174,7 @@ ARROWS: Final = {
 KERNEL_MAY: Final = (
     f"{H}.core.dns_message",
     f"{H}.messages",
+    f"{H}.observing",
     f"{H}.views",
     f"{H}.codec",
     f"{H}.endpoint",
@@ -200,7 +202,9 @@ def test_what_the_datapath_and_the_manager_share_knows_neither() -> None:
         assert {name for name in ours if not is_within(name, allowed)} == set(), name_of(path)
 
 
-@pytest.mark.parametrize("name", ["codec.py", "endpoint.py", "errors.py", "messages.py", "views.py"])
+@pytest.mark.parametrize(
+    "name", ["codec.py", "endpoint.py", "errors.py", "messages.py", "observing.py", "views.py"]
+)
 def test_the_shared_modules_need_nothing_but_the_standard_library(name: str) -> None:
     foreign = {
         found for found in imports(HELPER / name) if found.partition(".")[0] not in sys.stdlib_module_names

@@ -11,7 +11,7 @@ from typing import Final
 
 from telehelper.errors import TelemagicError, from_wire
 
-PROTOCOL_VERSION: Final = 2  # both sockets; the first message carries it, a mismatch ends the connection
+PROTOCOL_VERSION: Final = 3  # both sockets; the first message carries it, a mismatch ends the connection
 # Of each line on netd's stderr: by it one knows that netd ran, not only sudo
 NETD_LOG_PREFIX: Final = "telemagic-netd: "
 
@@ -106,11 +106,6 @@ class GetStatus(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class GetFlows(Message):
-    """Answered with :class:`FlowTable`."""
-
-
-@dataclass(frozen=True, slots=True)
 class GetRoutes(Message):
     """Answered with :class:`RouteTable`."""
 
@@ -202,38 +197,6 @@ class Status(Message):
     domains: tuple[
         str, ...
     ] = ()  # names under these are the cluster's, and those without a dot; as in SetDns
-
-
-@dataclass(frozen=True, slots=True)
-class FlowRow(Message):
-    """One flow. Times are Unix seconds or -1 for "not yet"; durations are seconds or -1; ``up`` is towards the cluster."""
-
-    flow: int
-    protocol: str
-    src: str
-    sport: int
-    dst: str
-    dport: int
-    name: str  # the name that was resolved to dst, or empty
-    state: str
-    opened_at: float
-    closed_at: float
-    connect: float  # SYN to OPENED: the far dial and one tunnel round trip
-    first_byte: float  # OPENED to the first byte from the cluster
-    bytes_up: int
-    bytes_down: int
-    packets_up: int
-    packets_down: int
-    reason: str  # why it closed, empty while open
-
-
-@dataclass(frozen=True, slots=True)
-class FlowTable(Message):
-    """A consistent copy of the flow table, taken at ``taken_at`` (Unix seconds). Closed flows are kept, bounded."""
-
-    taken_at: float
-    rows: tuple[FlowRow, ...]
-    drops: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

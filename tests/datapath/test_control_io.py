@@ -23,7 +23,6 @@ from telehelper.messages import (
     Disconnect,
     Done,
     Failed,
-    GetFlows,
     GetRoutes,
     GetStatus,
     Hello,
@@ -32,6 +31,7 @@ from telehelper.messages import (
     RouteTable,
     Welcome,
 )
+from telehelper.observing import GetFlows
 
 from tests.datapath.waiting import WAIT, turns, until
 

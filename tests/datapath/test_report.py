@@ -9,7 +9,8 @@ from telehelper.core.flows import FiveTuple, FlowRecord
 from telehelper.core.frames import Proto
 from telehelper.core.route_plan import APPLIED, CONFLICT, PlannedRoute, RoutePlan
 from telehelper.datapath.report import UNKNOWN, cidr_rows, flow_row, resolved_rows, route_rows
-from telehelper.messages import CidrRow, FlowRow, RouteRow
+from telehelper.messages import CidrRow, RouteRow
+from telehelper.observing import FlowRow
 from telehelper.rpc.manager_pb2 import Cidr, ClusterInfo
 
 HERE, THERE = IPv4Address("198.19.240.0"), IPv4Address("198.18.0.9")

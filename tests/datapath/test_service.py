@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import sys
@@ -45,8 +46,6 @@ from telehelper.messages import (
     DnsSet,
     Done,
     Failed,
-    FlowTable,
-    GetFlows,
     GetRoutes,
     GetStatus,
     Message,
@@ -61,6 +60,7 @@ from telehelper.messages import (
     VifOpened,
     Welcome,
 )
+from telehelper.observing import FlowRow, FlowTable, GetFlows
 from telehelper.tcp_stream import TcpStream, connect_tcp
 
 from tests.core.builders import whole
@@ -219,7 +219,7 @@ def test_before_connecting_there_is_nothing_to_tell(pki: Pki, tmp_path: Path) ->
         assert await it.ask(GetRoutes()) == RouteTable(())
         flows = await it.ask(GetFlows())
         assert isinstance(flows, FlowTable)
-        assert (flows.rows, flows.drops) == ((), {})
+        assert (flows.rows, flows.drops) == ("[]", {})
         assert not it.plane.is_connected
         with pytest.raises(ControlError, match="may not send Welcome"):
             await it.ask(Welcome(1, 1, False))
@@ -354,10 +354,12 @@ def test_a_connection_through_all_of_it(pki: Pki, tmp_path: Path) -> None:
                 while not text:
                     text = bytes((await packet()).text)
                 assert text == b"1 row"
-            (row,) = (await it.ask(GetFlows())).rows
+            flows = await it.ask(GetFlows())
+            assert isinstance(flows, FlowTable)
+            (row,) = (FlowRow(*values) for values in json.loads(flows.rows))
             assert (row.protocol, row.dst, row.dport) == ("TCP", "127.0.0.1", port)
             assert (row.bytes_up, row.bytes_down) == (8, 5)
-            assert abs(row.opened_at - (await it.ask(GetFlows())).taken_at) < WAIT
+            assert abs(row.opened_at - flows.taken_at) < WAIT
             after = await it.status()
             assert (after.flows_total, after.bytes_up, after.bytes_down) == (1, 8, 5)
 

@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from telehelper import messages
+from telehelper import messages, observing
 from telehelper.errors import CidrConflict, ControlError, HelperLost, HelperRefused
 
 from telemagic import control
@@ -68,7 +68,7 @@ def test_answers_find_their_requests(tmp_path: Path) -> None:
     async def main() -> None:
         async with pair(tmp_path / "s") as (_, client, _heard):
             answers = await asyncio.gather(
-                client.request(messages.GetFlows(), messages.FlowTable),
+                client.request(observing.GetFlows(), observing.FlowTable),
                 client.request(messages.GetRoutes(), messages.RouteTable),
                 client.request(messages.GetStatus(), messages.Status),
             )
@@ -93,7 +93,7 @@ def test_unexpected_answer(tmp_path: Path) -> None:
     async def main() -> None:
         async with pair(tmp_path / "s") as (_, client, _heard):
             with pytest.raises(ControlError, match="answered GetFlows with FlowTable"):
-                await client.request(messages.GetFlows(), messages.Status)
+                await client.request(observing.GetFlows(), messages.Status)
 
     asyncio.run(main())
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
-from telehelper import messages, views
+from telehelper import messages, observing, views
 from telehelper.errors import HelperLost
 
 import telemagic
@@ -561,7 +561,7 @@ def test_a_child_that_hangs_keeps_nobody_waiting() -> None:
 
 
 def test_while_connected(make_session: Callable[[FakeLauncher], Session], shell: Any) -> None:
-    flows = messages.FlowTable(1_750_000_001.5, (), {"checksum": 2})
+    flows = observing.FlowTable(1_750_000_001.5, "[]", {"checksum": 2})
     make_session(FakeLauncher(Script(flows=flows, answers={views.GetLookup: views.Lookup("")})))
     shell.run_cell("%tele connect").raise_error()
     found = shell.run_cell("%tele doctor").result

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import astuple
 
 import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from telehelper.messages import FlowRow, FlowTable, RouteRow, RouteTable
+from telehelper.messages import RouteRow, RouteTable
+from telehelper.observing import FlowRow, FlowTable
 
 from telemagic import frames
 
@@ -49,13 +52,17 @@ DTYPES = {
 }
 
 
+def table(*rows: FlowRow, taken_at: float = 0.0, drops: dict[str, int] | None = None) -> FlowTable:
+    return FlowTable(taken_at, json.dumps([astuple(row) for row in rows]), drops or {})
+
+
 def dtypes(frame: pd.DataFrame) -> dict[str, str]:
     strings = pd.Series(["a"], dtype="str").dtype  # `object` before pandas 3
     return {str(name): "str" if dtype == strings else str(dtype) for name, dtype in frame.dtypes.items()}
 
 
 def test_one_flow() -> None:
-    frame = frames.flows(FlowTable(1_750_000_001.5, (ROW,), {"bad checksum": 2}), "demo")
+    frame = frames.flows(table(ROW, taken_at=1_750_000_001.5, drops={"bad checksum": 2}), "demo")
     assert dtypes(frame) == DTYPES
     flow = frame.iloc[0]
     assert flow["opened"] == pd.Timestamp("2025-06-15 15:06:40.25", tz="UTC")
@@ -70,7 +77,7 @@ def test_one_flow() -> None:
 
 
 def test_empty_tables_keep_their_dtypes() -> None:
-    assert dtypes(frames.flows(FlowTable(0.0, ()))) == DTYPES
+    assert dtypes(frames.flows(table())) == DTYPES
     routes = frames.routes(RouteTable(()))
     assert dtypes(routes) == {
         "cidr": "str",
@@ -118,7 +125,7 @@ _rows = st.builds(
 @settings(max_examples=50, deadline=None)
 @given(st.lists(_rows, max_size=6))
 def test_nothing_is_lost(rows: list[FlowRow]) -> None:
-    frame = frames.flows(FlowTable(0.0, tuple(rows)))
+    frame = frames.flows(table(*rows))
     assert dtypes(frame) == DTYPES
     expected = sorted(rows, key=lambda row: (row.opened_at, row.flow))  # newest last
     for (_, got), row in zip(frame.iterrows(), expected, strict=True):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from telehelper.core.route_plan import APPLIED, MAPPED, SKIPPED
-from telehelper.messages import CidrRow, FlowRow, RouteRow
+from telehelper.messages import CidrRow, RouteRow
+from telehelper.observing import FlowRow
 
 if TYPE_CHECKING:
     from collections import abc
@@ -21,7 +22,36 @@ if TYPE_CHECKING:
 UNKNOWN = -1.0  # a time or a duration that is not there yet
 
 
-def flow_row(record: FlowRecord, clock_offset: float, names: abc.Mapping[Address, str]) -> FlowRow:
+class Owner(NamedTuple):
+    """Whose flow it is, on this machine; unknown numbers are -1."""
+
+    uid: int = -1
+    pid: int = -1
+    process: str = ""
+    notebook: str = ""
+    cell: int = -1
+
+
+class Place(NamedTuple):
+    """What an address is in the cluster. ``service`` is name.namespace; ``pod`` only where it is certain which."""
+
+    service: str = ""
+    namespace: str = ""
+    pod: str = ""
+    node: str = ""
+
+
+NOBODY: Final = Owner()
+NOWHERE: Final = Place()
+
+
+def flow_row(
+    record: FlowRecord,
+    clock_offset: float,
+    names: abc.Mapping[Address, str],
+    owner: Owner = NOBODY,
+    place: Place = NOWHERE,
+) -> FlowRow:
     """Describe one flow.
 
     Parameters
@@ -32,6 +62,8 @@ def flow_row(record: FlowRecord, clock_offset: float, names: abc.Mapping[Address
         What makes Unix seconds of monotonic ones.
     names
         Names that were resolved, by address.
+    owner, place
+        Of the flow's two ends.
     """
     opened, connected = record.opened_at, record.connected_at
     first_byte, closed = record.first_byte_at, record.closed_at
@@ -47,13 +79,28 @@ def flow_row(record: FlowRecord, clock_offset: float, names: abc.Mapping[Address
         state=record.state,
         opened_at=opened + clock_offset,
         closed_at=UNKNOWN if closed is None else closed + clock_offset,
+        dns=UNKNOWN,
+        queue=UNKNOWN,
         connect=UNKNOWN if connected is None else connected - opened,
+        dial=UNKNOWN,
+        tunnel=UNKNOWN,
         first_byte=UNKNOWN if connected is None or first_byte is None else first_byte - connected,
+        wait=UNKNOWN,
+        transfer=UNKNOWN,
         bytes_up=record.bytes_up,
         bytes_down=record.bytes_down,
         packets_up=record.packets_up,
         packets_down=record.packets_down,
         reason=record.reason,
+        service=place.service,
+        namespace=place.namespace,
+        pod=place.pod,
+        node=place.node,
+        uid=owner.uid,
+        pid=owner.pid,
+        process=owner.process,
+        notebook=owner.notebook,
+        cell=owner.cell,
     )
 
 

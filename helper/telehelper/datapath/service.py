@@ -8,6 +8,7 @@ Down happens once, in :meth:`DataPlane.close`, from whatever cause; then the pro
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from ipaddress import ip_address
 from operator import attrgetter
@@ -36,8 +37,6 @@ from telehelper.messages import (
     Connect,
     Disconnect,
     Done,
-    FlowTable,
-    GetFlows,
     GetRoutes,
     GetStatus,
     Message,
@@ -45,6 +44,7 @@ from telehelper.messages import (
     Status,
     TunnelChanged,
 )
+from telehelper.observing import FLOW_COLUMNS, FlowTable, GetFlows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -336,8 +336,8 @@ class DataPlane:
 
     def _flows(self) -> FlowTable:
         offset = time.time() - time.monotonic()
-        rows = tuple(flow_row(record, offset, self._vif.namer.names) for record in self._vif.snapshot())
-        return FlowTable(time.time(), rows, self._vif.drops)
+        rows = (flow_row(record, offset, self._vif.namer.names) for record in self._vif.snapshot())
+        return FlowTable(time.time(), json.dumps(list(map(_values, rows))), self._vif.drops)
 
     # --- down
 
@@ -388,6 +388,7 @@ class DataPlane:
             raise left
 
 
+_values: Final = attrgetter(*FLOW_COLUMNS)
 _options: Final = attrgetter("also_proxy", "never_proxy", "cidrs", "on_conflict", "carrier", "via")
 
 
