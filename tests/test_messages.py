@@ -6,7 +6,7 @@ import dataclasses
 import typing
 
 import pytest
-from telehelper import messages, views
+from telehelper import messages, observing, views
 from telehelper.errors import CidrConflict, HelperError
 from telehelper.messages import Failed, Message
 
@@ -28,7 +28,7 @@ def test_an_error_of_a_newer_side_is_still_one() -> None:
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_a_message_is_frozen_data_of_types_that_the_codec_knows(cls: type[Message]) -> None:
-    assert cls in (getattr(messages, cls.__name__, None), getattr(views, cls.__name__, None))
+    assert cls in [getattr(home, cls.__name__, None) for home in (messages, observing, views)]
     assert cls.__dataclass_params__.frozen
     for hint in typing.get_type_hints(cls).values():
         item = (
