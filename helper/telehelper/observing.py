@@ -76,8 +76,8 @@ class GetLatency(Message):
 class Watch(Message):
     """Be told what changes, at most every ``interval`` seconds. Answered with :class:`Snapshot`; events follow.
 
-    One for each kernel: a further one changes the interval and is answered with a snapshot too. What a kernel is too slow
-    to take is merged into the next change.
+    One for each kernel: a further one changes the interval and is answered with a snapshot too; what had changed until
+    then is told before. What a kernel is too slow to take is merged into the next change.
     """
 
     interval: float
@@ -200,15 +200,17 @@ class LatencyTable(Message):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot(Message):
-    """All there is to show, as JSON text; see the module."""
+    """All there is to show, as JSON text; see the module. A change counts from here if its ``number`` is greater."""
 
+    number: int
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotChanged(Message):
-    """What has changed since the last of these, or since the snapshot, as JSON text; see the module."""
+    """What has changed since the last of these, or since the snapshot, as JSON text; see the module. ``number`` grows by one."""
 
+    number: int
     text: str
 
 
