@@ -1,0 +1,131 @@
+"""Which process holds a socket, and which of the given ones it descends from: a look into /proc (proc(5)).
+
+Only processes that we may look into are found: our own user's, in our pid namespace or below it. Everything here may
+end while it is looked at; then it is not found. Takes milliseconds, so not for the event loop.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+PROC: Final = "/proc"
+MAX_DEPTH: Final = 64  # generations from a process to its ancestor; more is no family but a loop made by reuse of pids
+_LINK: Final = "socket:["  # what the link of a socket's descriptor says, then the inode and a bracket
+
+
+class Process(NamedTuple):
+    """A process; `name` is that of its program, 15 bytes at most."""
+
+    pid: int
+    name: str
+    ancestor: int = 0  # which of the known ones it is or descends from; 0 for none
+
+
+class _Stat(NamedTuple):
+    """What /proc/PID/stat begins with."""
+
+    name: str
+    parent: int
+
+
+def find_holders(inodes: Collection[int], known: Collection[int], proc: str = PROC) -> dict[int, Process]:
+    """Return the processes that hold these sockets, by inode; those that are not found are missing.
+
+    The known processes and what descends from them come first, the younger before the older, because they are often
+    short-lived; then all others.
+
+    Parameters
+    ----------
+    inodes
+        Of sockets.
+    known
+        Pids of the processes that ancestors are looked for among.
+    """
+    wanted, found = set(inodes), dict[int, Process]()
+    for pid in _in_order(known, proc):
+        if not wanted:
+            break
+        held = wanted.intersection(_sockets(pid, proc))
+        if held and (stat := _read_stat(pid, proc)) is not None:
+            process = Process(pid, stat.name, _ancestor(pid, known, proc))
+            found.update(dict.fromkeys(held, process))
+            wanted -= held
+    return found
+
+
+def start_time(pid: int, proc: str = PROC) -> int:
+    """Return when a process began, in clock ticks since boot: with it a pid is never another's. 0 if it has ended."""
+    fields = _stat_fields(pid, proc)
+    return int(fields[21 - 2]) if len(fields) > 21 - 2 else 0
+
+
+def _in_order(known: Collection[int], proc: str) -> Iterator[int]:
+    """Yield all pids: the known ones, their descendants, the others."""
+    yield from known
+    try:
+        pids = sorted((int(name) for name in os.listdir(proc) if name.isdigit()), reverse=True)
+    except OSError:
+        return
+    children: dict[int, list[int]] = {}
+    for pid in pids:
+        stat = _read_stat(pid, proc)
+        if stat is not None:
+            children.setdefault(stat.parent, []).append(pid)
+    family, seen = list(known), set(known)
+    for pid in family:  # it grows as we go
+        for child in children.get(pid, ()):
+            if child not in seen:
+                seen.add(child)
+                family.append(child)
+                yield child
+    yield from (pid for pid in pids if pid not in seen)
+
+
+def _sockets(pid: int, proc: str) -> Iterator[int]:
+    folder = f"{proc}/{pid}/fd"
+    try:
+        names = os.listdir(folder)
+    except OSError:  # another user's, or it has ended
+        return
+    for name in names:
+        try:
+            link = os.readlink(f"{folder}/{name}")
+        except OSError:
+            continue
+        if link.startswith(_LINK):
+            yield int(link[len(_LINK) : -1])
+
+
+def _ancestor(pid: int, known: Collection[int], proc: str) -> int:
+    for _ in range(MAX_DEPTH):
+        if pid in known:
+            return pid
+        stat = _read_stat(pid, proc)
+        if stat is None or stat.parent <= 1:
+            return 0
+        pid = stat.parent
+    return 0
+
+
+def _read_stat(pid: int, proc: str) -> _Stat | None:
+    text = _stat_text(pid, proc)
+    # The name is in parentheses and may hold anything, even those.
+    head, bracket, tail = text.rpartition(")")
+    fields = tail.split()
+    return _Stat(head.partition("(")[2], int(fields[1])) if bracket and len(fields) > 1 else None
+
+
+def _stat_fields(pid: int, proc: str) -> list[str]:
+    return _stat_text(pid, proc).rpartition(")")[2].split()
+
+
+def _stat_text(pid: int, proc: str) -> str:
+    try:
+        with open(f"{proc}/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
