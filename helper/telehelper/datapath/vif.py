@@ -17,7 +17,7 @@ from telehelper.errors import NotConnected
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from telehelper.core.flows import FlowRecord
+    from telehelper.core.flows import FiveTuple, FlowRecord
     from telehelper.core.frames import Address, Frame
     from telehelper.datapath.netd_client import NetdClient
     from telehelper.datapath.tunnel import Tunnel
@@ -38,11 +38,14 @@ class Vif:
     ----------
     router, namer
         Its routes, and its names.
+    flow_opened
+        Called for each new flow, before anything is sent for it.
     """
 
     def __init__(self, netd: NetdClient, tunnel: Tunnel, on_lost: Callable[[str], None]) -> None:
         self.router = Router(netd)
         self.namer = Namer(netd, self.router)
+        self.flow_opened: Callable[[int, FiveTuple], None] = lambda _flow, _five_tuple: None
         self._netd = netd
         self._tunnel = tunnel
         self._on_lost = on_lost
@@ -76,6 +79,7 @@ class Vif:
             resolver=(self.router.resolver, DNS_PORT),
         )
         self._engine = Engine(stack)
+        self._engine.flow_opened = self.flow_opened
         self._engine.tunnel = self.router.sink(self._tunnel, self._engine.frames_received)
         self.router.in_use = self._destinations
         self.namer.attach(self._engine, info, namespace)
