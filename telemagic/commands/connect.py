@@ -77,6 +77,11 @@ def add_arguments(parser: Parser) -> None:
         metavar="WAY",
         help="how data travels: portforward (default), or tls://HOST:PORT or tcp://HOST:PORT of the manager's own",
     )
+    parser.add_argument(
+        "--share",
+        action="store_true",
+        help="let other users of this machine, and its containers, use the connection too",
+    )
 
 
 def run(session: Session, args: Namespace) -> Connection:
@@ -94,5 +99,6 @@ def run(session: Session, args: Namespace) -> Connection:
         on_conflict=args.on_conflict,
         via=args.via,
         manager_namespace=args.manager_namespace,
+        share=args.share,
     )
     return session.connect(options, demo=args.demo)

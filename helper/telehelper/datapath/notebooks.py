@@ -55,14 +55,19 @@ class Notebooks:
 
     def greet(self, kernel: Kernel) -> None:
         """Take note of a kernel; again does no harm. Its pid stands for it from now on."""
-        if kernel.pid > 0 and self._at.get(kernel.pid) != kernel:
-            self._known[kernel] = _Notebook()
-            self._at[kernel.pid] = kernel
-            if len(self._known) > KERNELS:
-                oldest = next(iter(self._known))
-                del self._known[oldest]
-                if self._at.get(oldest.pid) == oldest:
-                    del self._at[oldest.pid]
+        if kernel.pid <= 0:  # in a pid namespace that is not below ours
+            return
+        self._at[kernel.pid] = kernel
+        self._known.setdefault(kernel, _Notebook())
+        if len(self._known) > KERNELS:
+            oldest = next(iter(self._known))
+            del self._known[oldest]
+            if self._at.get(oldest.pid) == oldest:
+                del self._at[oldest.pid]
+
+    def leave(self, pid: int) -> None:
+        """Take note that a kernel has gone; what its flows were caused by is known on."""
+        self._at.pop(pid, None)
 
     def introduce(self, pid: int, name: str) -> None:
         """Take a notebook's name; it may change."""

@@ -24,7 +24,9 @@ _ANY_HEADER: Final = 255  # IPPROTO_RAW: the program makes the whole packet
 _COLUMNS: Final = 10  # of net/ipv4/raw.c and ping.c, as far as they are read: … uid timeout inode
 
 
-def find_ping(src: Address, ident: int, mine: Collection[int], folder: Path = Path("/proc/net")) -> Socket | None:
+def find_ping(
+    src: Address, ident: int, mine: Collection[int], folder: Path = Path("/proc/net")
+) -> Socket | None:
     """Return the socket that an echo request came from; None if there is none, or it cannot be told.
 
     Parameters

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 PROC: Final = "/proc"
-MAX_DEPTH: Final = 64  # generations from a process to its ancestor; more is no family but a loop made by reuse of pids
+MAX_DEPTH: Final = (
+    64  # generations from a process to its ancestor; more is no family but a loop made by reuse of pids
+)
+# Fields of /proc/PID/stat after the name, which is the second of all
+_PARENT: Final = 1
+_START: Final = 19
 _LINK: Final = "socket:["  # what the link of a socket's descriptor says, then the inode and a bracket
 
 
@@ -26,17 +31,18 @@ class Process(NamedTuple):
 
 
 class _Stat(NamedTuple):
-    """What /proc/PID/stat begins with."""
+    """Some of /proc/PID/stat."""
 
     name: str
     parent: int
+    began: int
 
 
 def find_holders(inodes: Collection[int], known: Collection[int], proc: str = PROC) -> dict[int, Process]:
     """Return the processes that hold these sockets, by inode; those that are not found are missing.
 
-    The known processes and what descends from them come first, the younger before the older, because they are often
-    short-lived; then all others.
+    The known processes and what descends from them come first, because that is often short-lived; then all others, the
+    youngest first.
 
     Parameters
     ----------
@@ -59,30 +65,34 @@ def find_holders(inodes: Collection[int], known: Collection[int], proc: str = PR
 
 def start_time(pid: int, proc: str = PROC) -> int:
     """Return when a process began, in clock ticks since boot: with it a pid is never another's. 0 if it has ended."""
-    fields = _stat_fields(pid, proc)
-    return int(fields[21 - 2]) if len(fields) > 21 - 2 else 0
+    stat = _read_stat(pid, proc)
+    return stat.began if stat is not None else 0
 
 
 def _in_order(known: Collection[int], proc: str) -> Iterator[int]:
-    """Yield all pids: the known ones, their descendants, the others."""
-    yield from known
-    try:
-        pids = sorted((int(name) for name in os.listdir(proc) if name.isdigit()), reverse=True)
-    except OSError:
-        return
-    children: dict[int, list[int]] = {}
-    for pid in pids:
-        stat = _read_stat(pid, proc)
-        if stat is not None:
-            children.setdefault(stat.parent, []).append(pid)
+    """Yield all pids: the known ones, their descendants, then the others, the youngest first."""
     family, seen = list(known), set(known)
     for pid in family:  # it grows as we go
-        for child in children.get(pid, ()):
-            if child not in seen:
-                seen.add(child)
-                family.append(child)
-                yield child
-    yield from (pid for pid in pids if pid not in seen)
+        yield pid
+        new = [child for child in _children(pid, proc) if child not in seen]
+        family += new
+        seen.update(new)
+    try:
+        others = {int(name) for name in os.listdir(proc) if name.isdigit()} - seen
+    except OSError:
+        return
+    yield from sorted(others, reverse=True)
+
+
+def _children(pid: int, proc: str) -> Iterator[int]:
+    """Yield a process's children, of all its threads; none where the kernel does not list them (CONFIG_PROC_CHILDREN)."""
+    tasks = f"{proc}/{pid}/task"
+    try:
+        threads = os.listdir(tasks)
+    except OSError:
+        return
+    for thread in threads:
+        yield from map(int, _read(f"{tasks}/{thread}/children").split())
 
 
 def _sockets(pid: int, proc: str) -> Iterator[int]:
@@ -112,20 +122,17 @@ def _ancestor(pid: int, known: Collection[int], proc: str) -> int:
 
 
 def _read_stat(pid: int, proc: str) -> _Stat | None:
-    text = _stat_text(pid, proc)
     # The name is in parentheses and may hold anything, even those.
-    head, bracket, tail = text.rpartition(")")
+    head, bracket, tail = _read(f"{proc}/{pid}/stat").rpartition(")")
     fields = tail.split()
-    return _Stat(head.partition("(")[2], int(fields[1])) if bracket and len(fields) > 1 else None
+    if not bracket or len(fields) <= _START:
+        return None
+    return _Stat(head.partition("(")[2], int(fields[_PARENT]), int(fields[_START]))
 
 
-def _stat_fields(pid: int, proc: str) -> list[str]:
-    return _stat_text(pid, proc).rpartition(")")[2].split()
-
-
-def _stat_text(pid: int, proc: str) -> str:
+def _read(path: str) -> str:
     try:
-        with open(f"{proc}/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
         return ""

@@ -13,7 +13,8 @@ from ipaddress import ip_address
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from telehelper.datapath import looking, observer
+from telehelper.datapath import attribution, looking, observer
+from telehelper.datapath.attribution import Attribution
 from telehelper.datapath.host_dns import read_host_dns
 from telehelper.datapath.networks import Networks
 from telehelper.datapath.observer import Observer
@@ -90,6 +91,8 @@ class DataPlane:
         self._vif = Vif(netd, self._tunnel, self._device_lost)
         self._vif.namer.note = self._note
         self.observer = Observer(self._vif)
+        self._attribution = Attribution(self.observer.touch, self._kept_out)
+        self.observer.owners, self._vif.guard = self._attribution.owners, self._attribution.guard
         self._outside = Outside(self._network_changed, self._machine_woke, lambda: self._vif.name)
         self._updates: set[asyncio.Task[None]] = set()
         self._nameservers: list[Address] = []  # of the machine, before us
@@ -106,6 +109,7 @@ class DataPlane:
 
     async def handle(self, request: Message, kernel: Kernel) -> Message:
         """Carry out one request of a kernel."""
+        self._attribution.greet(kernel.pid)
         match request:
             case Connect():
                 await self._connect(request)
@@ -116,12 +120,15 @@ class DataPlane:
                 return RouteTable(self._vif.router.rows(self._vif.namer.names))
             case Disconnect():
                 return await self._disconnect(kernel)
+        if isinstance(request, attribution.REQUESTS):
+            return self._attribution.answer(request, kernel.pid)
         if isinstance(request, observer.REQUESTS):
             return await self.observer.answer(request, kernel)
         return await looking.answer(request, self._api, self._vif, self._namespace(), self._info)
 
     def kernel_left(self, kernel: Kernel) -> None:
         """Learn that a kernel has gone."""
+        self._attribution.leave(kernel.pid)
         self.observer.kernel_left(kernel)
 
     # --- up
@@ -175,6 +182,7 @@ class DataPlane:
         try:
             with self._phases.run("TUN") as phase:
                 phase.detail = await self._vif.open()
+                self._attribution.start(self._vif.index, shares=request.share)
             await tunnel
         except BaseException:
             tunnel.cancel()
@@ -300,6 +308,9 @@ class DataPlane:
     def _note(self, line: str) -> None:
         self._notices = [*self._notices, line][-KEPT_NOTICES:]
 
+    def _kept_out(self, who: str, refused: Refused, line: str) -> None:
+        pass
+
     # --- reports
 
     def status(self) -> Status:
@@ -332,7 +343,12 @@ class DataPlane:
             bytes_down=totals.bytes_down,
             cidrs=cidr_rows(info) if info else (),
             phases=self._phases.rows,
-            notices=(*self._notices, *(info.notices if info else ()), *self._vif.notices),
+            notices=(
+                *self._attribution.notices,
+                *self._notices,
+                *(info.notices if info else ()),
+                *self._vif.notices,
+            ),
             offload=self._vif.offload,
             last_error=self._last_error or self._tunnel.last_error,
             carrier=self._way.carrier if self._way else "",
@@ -377,6 +393,7 @@ class DataPlane:
             self._last_error = str(error)
         self._netd.close()
         await self._vif.close()
+        await self._attribution.close()
         if self._networks is not None:
             await self._networks.close()
         await self._tunnel.close()
@@ -387,7 +404,7 @@ class DataPlane:
             raise left
 
 
-_options: Final = attrgetter("also_proxy", "never_proxy", "cidrs", "on_conflict", "carrier", "via")
+_options: Final = attrgetter("also_proxy", "never_proxy", "cidrs", "on_conflict", "carrier", "via", "share")
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

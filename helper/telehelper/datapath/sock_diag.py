@@ -79,7 +79,9 @@ class SockDiag:
         """
         if protocol is Proto.TCP:
             own, far = (src, sport), (dst, dport)
-        elif protocol is Proto.UDP:  # inet_diag's two ends are swapped here, "for historical reasons" (udp_diag.c)
+        elif (
+            protocol is Proto.UDP
+        ):  # inet_diag's two ends are swapped here, "for historical reasons" (udp_diag.c)
             own, far = (dst, dport), (src, sport)
         else:
             return None

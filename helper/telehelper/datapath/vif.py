@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from telehelper.core.flows import FiveTuple, FlowRecord
     from telehelper.core.frames import Address, Frame
+    from telehelper.datapath.engine import FrameSink
     from telehelper.datapath.netd_client import NetdClient
     from telehelper.datapath.tunnel import Tunnel
     from telehelper.messages import Connect, VifOpened
@@ -40,12 +41,15 @@ class Vif:
         Its routes, and its names.
     flow_opened
         Called for each new flow, before anything is sent for it.
+    guard
+        Puts what decides on flows before the tunnel; it may answer the engine in the tunnel's place.
     """
 
     def __init__(self, netd: NetdClient, tunnel: Tunnel, on_lost: Callable[[str], None]) -> None:
         self.router = Router(netd)
         self.namer = Namer(netd, self.router)
         self.flow_opened: Callable[[int, FiveTuple], None] = lambda _flow, _five_tuple: None
+        self.guard: Callable[[FrameSink, Callable[[list[Frame]], None]], FrameSink] = lambda tunnel, _: tunnel
         self._netd = netd
         self._tunnel = tunnel
         self._on_lost = on_lost
@@ -80,7 +84,8 @@ class Vif:
         )
         self._engine = Engine(stack)
         self._engine.flow_opened = self.flow_opened
-        self._engine.tunnel = self.router.sink(self._tunnel, self._engine.frames_received)
+        answer = self._engine.frames_received
+        self._engine.tunnel = self.guard(self.router.sink(self._tunnel, answer), answer)
         self.router.in_use = self._destinations
         self.namer.attach(self._engine, info, namespace)
         return said
@@ -130,6 +135,11 @@ class Vif:
     def name(self) -> str:
         """Name of the interface."""
         return self._opened.name if self._opened is not None else ""
+
+    @property
+    def index(self) -> int:
+        """Index of the interface; 0 before it is there."""
+        return self._opened.index if self._opened is not None else 0
 
     @property
     def offload(self) -> str:
