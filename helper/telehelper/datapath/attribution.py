@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pwd
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from telehelper.datapath.gate import UNKNOWN, Gate, Refused
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 REQUESTS: Final = (Introduce, CellStarted, CellEnded)
 USERS: Final = 256  # names that are remembered
-REMEDY: Final = "connect with --share to let everybody on this machine through"
+SHOWN: Final = 3  # users in a notice
+REMEDY: Final = "--share lets everybody on this machine through"
 _BLIND: Final = (
     "this kernel does not tell whose a socket is (sock_diag): other users of this machine are not refused"
 )
@@ -38,24 +39,29 @@ class Attribution:
     on_found
         Called with each flow whose process has become known.
     tell
-        Told of flows that were kept out: who, what they were to (address and port), and a line for people.
+        Told of flows that were kept out: whose they were, and a line for people.
 
     Attributes
     ----------
-    notices
-        What the user should know, one line each.
     owners
         For the flow table.
     """
 
-    def __init__(self, on_found: Callable[[int], None], tell: Callable[[str, Refused, str], None]) -> None:
-        self.notices: tuple[str, ...] = ()
+    def __init__(self, on_found: Callable[[int], None], tell: Callable[[str, str], None]) -> None:
         self._notebooks = Notebooks()
         self.owners = Owners(self._notebooks, on_found)
         self._tell = tell
         self._shares = False
+        self._said: tuple[str, ...] = ()
+        self._refusals: Counter[str] = Counter()  # by user
         self._users: OrderedDict[int, str] = OrderedDict()
         self._telling: set[asyncio.Task[None]] = set()
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user should know, one line each."""
+        who = ", ".join(f"{count} of {user}" for user, count in self._refusals.most_common(SHOWN))
+        return (*self._said, *((f"flows were refused: {who}; {REMEDY}",) if who else ()))
 
     # --- kernels
 
@@ -86,10 +92,10 @@ class Attribution:
         sockets = SockDiag(device)
         if sockets.works():
             self.owners.sockets = sockets
-            self.notices = (_SHARED,) if shares else ()
+            self._said = (_SHARED,) if shares else ()
         else:
             sockets.close()
-            self.notices = (_BLIND,)
+            self._said = (_BLIND,)
         self._shares = shares or self.owners.sockets is None
 
     def guard(self, tunnel: FrameSink, answer: Callable[[list[Frame]], None]) -> FrameSink:
@@ -116,12 +122,15 @@ class Attribution:
 
     async def _tell_of(self, refused: Refused) -> None:
         if refused.uid == UNKNOWN:
-            who = "unknown"
-            why = "whose it was cannot be told: from a container, or its program closed it at once"
+            who, why = "nobody known", "it came from a container, or its program closed it at once"
         else:
             who = self._users.get(refused.uid) or await self._look_up(refused.uid)
-            why = f"it is of another user of this machine, {who}"
-        self._tell(who, refused, f"{why}; {REMEDY}")
+            why = f"it is {who}'s"
+        if who in self._refusals or len(self._refusals) < USERS:
+            self._refusals[who] += 1
+        five = refused.five_tuple
+        target = f"{five.dst}:{five.dport}" if five.dst.version == 4 else f"[{five.dst}]:{five.dport}"
+        self._tell(who, f"a {five.protocol.name} flow to {target} was refused, {why}; {REMEDY}")
 
     async def _look_up(self, uid: int) -> str:
         # In a thread: a directory service may take seconds.

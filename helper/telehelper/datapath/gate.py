@@ -27,8 +27,8 @@ import os
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from telehelper.core.frames import Frame, FrameType, Open, Proto, decode_open, encode_coded
 from telehelper.core.flows import FiveTuple
+from telehelper.core.frames import Frame, FrameType, Open, Proto, decode_open, encode_coded
 from telehelper.datapath.cluster_dns import OWN_FLOWS
 from telehelper.datapath.owners import ROOT
 

@@ -91,7 +91,7 @@ class DataPlane:
         self._vif = Vif(netd, self._tunnel, self._device_lost)
         self._vif.namer.note = self._note
         self.observer = Observer(self._vif)
-        self._attribution = Attribution(self.observer.touch, self._kept_out)
+        self._attribution = Attribution(self.observer.touch, lambda _who, _line: None)
         self.observer.owners, self._vif.guard = self._attribution.owners, self._attribution.guard
         self._outside = Outside(self._network_changed, self._machine_woke, lambda: self._vif.name)
         self._updates: set[asyncio.Task[None]] = set()
@@ -307,9 +307,6 @@ class DataPlane:
 
     def _note(self, line: str) -> None:
         self._notices = [*self._notices, line][-KEPT_NOTICES:]
-
-    def _kept_out(self, who: str, refused: Refused, line: str) -> None:
-        pass
 
     # --- reports
 
