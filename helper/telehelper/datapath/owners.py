@@ -6,10 +6,9 @@ Theory of operation
 (`sock_diag`, `ping_sockets`); that takes some µs and gives uid and inode. :class:`~telehelper.datapath.gate.Gate` decides
 by it.
 
-*Process.* Then /proc is searched for who holds that inode, in a thread. The first search begins at once, because `!psql`
-in a notebook may be over soon; what comes meanwhile is searched for together. So that a program that opens thousands of
-connections does not keep the thread, and the interpreter's lock, busy, searches may take a tenth of the time, beyond a
-burst that is saved up while there is quiet. What a search does not find is not searched for again: the program has ended,
+*Process.* Then /proc is searched for who holds that inode, by another process. The first search begins at once, because
+`!psql` in a notebook may be over soon; what comes meanwhile is searched for together. So that a program that opens
+thousands of connections does not keep a core busy with that, searches may take a twentieth of the time, beyond a burst that is saved up while there is quiet; and they look first at who was found lately. What a search does not find is not searched for again: the program has ended,
 or is another user's.
 
 *Notebook and cell.* A process belongs to the kernel that it is or descends from, and the flow to the cell that ran there
@@ -21,30 +20,32 @@ Bounds: `KEPT` flows, `REMEMBERED` processes, `WAITING` flows whose process is s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from telehelper.core.frames import Proto
 from telehelper.datapath.notebooks import Kernel
 from telehelper.datapath.ping_sockets import find_ping
-from telehelper.datapath.processes import Process, find_holders, start_time
 from telehelper.datapath.report import NOBODY, Owner
+from telehelper.datapath.searcher import Searcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from telehelper.core.flows import FiveTuple
     from telehelper.datapath.notebooks import Notebooks
+    from telehelper.datapath.processes import Process
     from telehelper.datapath.sock_diag import SockDiag, Socket
 
 KEPT: Final = 40_000  # flows; open ones and closed ones that are shown
 REMEMBERED: Final = 4096  # processes by socket: an unconnected UDP socket has many flows
 WAITING: Final = 4096  # flows; a search takes milliseconds
-SHARE: Final = 0.1  # of the time, for searches
-BURST: Final = 0.1  # seconds of searching that are saved up; one takes 1 to 20 ms
+SHARE: Final = 0.05  # of the time, for searches
+BURST: Final = 0.05  # seconds of searching that are saved up; one takes 1 to 20 ms
+LATELY: Final = 8  # processes
 ROOT: Final = 0
 
 
@@ -61,13 +62,6 @@ class _Flow:
         self.kernel: Kernel | None = None
 
 
-class _Search(NamedTuple):
-    """What a search brought."""
-
-    holders: dict[int, Process]
-    seconds: float
-
-
 class Owners:
     """See the module's theory of operation; satisfies :class:`telehelper.datapath.observer.Owners`.
 
@@ -81,7 +75,7 @@ class Owners:
     Attributes
     ----------
     sockets
-        Who is asked for sockets; None before the interface is there: then flows are nobody's.
+        Who is asked for sockets; None before :meth:`start`: then flows are nobody's.
     """
 
     def __init__(self, notebooks: Notebooks, on_found: Callable[[int], None]) -> None:
@@ -90,11 +84,12 @@ class Owners:
         self._on_found = on_found
         self._flows: dict[int, _Flow] = {}
         self._holders: OrderedDict[int, Process] = OrderedDict()
+        self._lately: OrderedDict[int, None] = OrderedDict()  # pids
         self._waiting: OrderedDict[int, list[int]] = OrderedDict()  # flows by inode
         self._searching: asyncio.Task[None] | None = None
         self._saved = BURST
         self._saved_at = monotonic()
-        self._thread = ThreadPoolExecutor(1, "owners")
+        self._searcher = Searcher()
 
     # --- a flow's life
 
@@ -141,12 +136,20 @@ class Owners:
         """Learn that a flow's owner will not be asked for any more."""
         self._flows.pop(flow, None)
 
+    async def start(self, sockets: SockDiag) -> None:
+        """Begin to look for owners."""
+        self.sockets = sockets
+        with contextlib.suppress(
+            OSError
+        ):  # no memory or no process left: it is tried again when there is a flow
+            await self._searcher.start()
+
     async def close(self) -> None:
-        """Stop searching; a search under way ends within milliseconds."""
+        """Stop looking."""
         if self._searching is not None:
             self._searching.cancel()
             await asyncio.gather(self._searching, return_exceptions=True)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        await self._searcher.close()
         if self.sockets is not None:
             self.sockets.close()
 
@@ -160,16 +163,15 @@ class Owners:
             self._searching = asyncio.get_running_loop().create_task(self._search())
 
     async def _search(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
             await asyncio.sleep(self._pause())
             waiting, self._waiting = self._waiting, OrderedDict()
-            kernels = self._notebooks.kernels
-            found = await loop.run_in_executor(self._thread, _find, frozenset(waiting), kernels)
-            self._saved -= found.seconds
-            for inode, holder in found.holders.items():
+            began = monotonic()
+            holders = await self._searcher.find(waiting, self._notebooks.kernels, self._lately)
+            self._saved -= monotonic() - began
+            for inode, holder in holders.items():
                 self._remember(inode, holder)
-                for flow in waiting[inode]:
+                for flow in waiting.get(inode, ()):
                     self._tell(flow, holder)
 
     def _pause(self) -> float:
@@ -181,6 +183,10 @@ class Owners:
 
     def _remember(self, inode: int, holder: Process) -> None:
         self._holders[inode] = holder
+        self._lately[holder.pid] = None
+        self._lately.move_to_end(holder.pid, last=False)
+        if len(self._lately) > LATELY:
+            self._lately.popitem()
         if len(self._holders) > REMEMBERED:
             self._holders.popitem(last=False)
 
@@ -195,9 +201,3 @@ class Owners:
         began = self._notebooks.kernels.get(holder.ancestor)
         if began is not None:
             kept.kernel = Kernel(holder.ancestor, began)
-
-
-def _find(inodes: frozenset[int], kernels: Mapping[int, int]) -> _Search:
-    began = monotonic()
-    living = [pid for pid, when in kernels.items() if start_time(pid) == when]
-    return _Search(find_holders(inodes, living), monotonic() - began)

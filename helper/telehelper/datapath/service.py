@@ -182,7 +182,7 @@ class DataPlane:
         try:
             with self._phases.run("TUN") as phase:
                 phase.detail = await self._vif.open()
-                self._attribution.start(self._vif.index, shares=request.share)
+                await self._attribution.start(self._vif.index, shares=request.share)
             await tunnel
         except BaseException:
             tunnel.cancel()
