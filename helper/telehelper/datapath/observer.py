@@ -105,6 +105,7 @@ class Observer:
 
     def _flow_opened(self, flow: int, five_tuple: FiveTuple) -> None:
         self.owners.flow_opened(flow, five_tuple)
+        self.places.place_of(five_tuple.dst)  # so that it is known when it is asked for
 
     def _flows(self) -> FlowTable:
         offset = time.time() - time.monotonic()

@@ -14,12 +14,14 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from telehelper.datapath import attribution, looking, observer
+from telehelper.datapath.agentless.uplink import AgentlessUplink
 from telehelper.datapath.attribution import Attribution
 from telehelper.datapath.host_dns import read_host_dns
 from telehelper.datapath.networks import Networks
 from telehelper.datapath.observer import Observer
 from telehelper.datapath.outside import Outside
 from telehelper.datapath.phases import PhaseLog
+from telehelper.datapath.places import Places
 from telehelper.datapath.report import cidr_rows
 from telehelper.datapath.tunnel import Tunnel
 from telehelper.datapath.vif import Vif
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from telehelper.core.frames import Address, Frame
+    from telehelper.datapath.agentless.index import Index
     from telehelper.datapath.control_io import Kernel
     from telehelper.datapath.netd_client import NetdClient
     from telehelper.rpc.manager_pb2 import ClusterInfo
@@ -93,6 +96,11 @@ class DataPlane:
         self.observer = Observer(self._vif)
         self._attribution = Attribution(self.observer.touch, lambda _who, _line: None)
         self.observer.owners, self._vif.guard = self._attribution.owners, self._attribution.guard
+        self._places = Places(
+            self._vif.router.real, lambda: self._vif.namer.names, self.observer.places_changed
+        )
+        self._places.index = self._index
+        self.observer.places = self._places
         self._outside = Outside(self._network_changed, self._machine_woke, lambda: self._vif.name)
         self._updates: set[asyncio.Task[None]] = set()
         self._nameservers: list[Address] = []  # of the machine, before us
@@ -206,6 +214,7 @@ class DataPlane:
                 None, ApiAccess.from_kubeconfig, request.kubeconfig, request.context
             )
             self._api = await ApiClient(self._access).__aenter__()
+            self._places.api, self._places.namespace = self._api, self._namespace()
             self._way = await choose_way(request, self._api, self._relay_path)
             await self._tunnel.start()
             self._notices += self._way.notices
@@ -231,6 +240,9 @@ class DataPlane:
         if self._uplink is None:
             raise NotConnected("the tunnel is not open")
         return self._uplink
+
+    def _index(self) -> Index | None:
+        return self._uplink.index if isinstance(self._uplink, AgentlessUplink) else None
 
     def _namespace(self) -> str:
         given = self._request.namespace if self._request is not None else ""
@@ -391,6 +403,7 @@ class DataPlane:
         self._netd.close()
         await self._vif.close()
         await self._attribution.close()
+        await self._places.close()
         if self._networks is not None:
             await self._networks.close()
         await self._tunnel.close()
