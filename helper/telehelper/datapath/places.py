@@ -266,8 +266,7 @@ def place_in(index: Index, address: Address) -> Place:
     pod = index.pod_at(address)
     if pod is not None:
         return Place(name, pod.key.namespace, pod.key.name, pod.node)
-    on_host = index.pods_on_host(address)
-    nodes = {route.endpoint.node for route in routes} | {each.node for each in on_host}
+    nodes = {route.endpoint.node for route in routes} | {index.node_at(address)}
     return Place(name, namespace, node=_only(nodes - {""}) or "")
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from ipaddress import ip_address
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +24,7 @@ from telehelper.datapath.observer import Observer
 from telehelper.datapath.outside import Outside
 from telehelper.datapath.phases import PhaseLog
 from telehelper.datapath.places import Places
-from telehelper.datapath.report import cidr_rows
+from telehelper.datapath.standing import describe
 from telehelper.datapath.tunnel import Tunnel
 from telehelper.datapath.vif import Vif
 from telehelper.datapath.ways import ClusterUplink, WayIn, choose_way
@@ -325,42 +327,15 @@ class DataPlane:
     def status(self) -> Status:
         """Describe the connection."""
         info = self._info if self.is_connected else None
-        router = self._vif.router
-        totals = self._vif.totals
-        rtt = self._tunnel.rtt
-        return Status(
+        told = (self._attribution.notices, self._notices, info.notices if info else (), self._vif.notices)
+        return replace(
+            describe(self._vif, self._tunnel, self._access, self._way, self._uplink, info),
             state=self._state,
-            context=self._access.context if self._access else "",
             namespace=self._namespace() if self._request else "",
-            server=self._access.server if self._access else "",
-            via=self._way.via if self._way else "",
-            manager=self._uplink.manager if self._uplink else "",
-            manager_version=self._uplink.manager_version if self._uplink else "",
-            device=self._vif.name,
-            address=str(router.address or ""),
-            address_v6=str(router.address_v6 or ""),
-            dns=self._vif.namer.mechanism,
-            dns_server=str(router.resolver or ""),
-            domains=self._vif.namer.domains,
-            cluster_domain=info.cluster_domain if info else "",
             connected_at=self._connected_at,
-            rtt=-1.0 if rtt is None else rtt,
-            carriers=self._tunnel.carriers,
-            flows_open=self._vif.open_flows,
-            flows_total=totals.flows,
-            bytes_up=totals.bytes_up,
-            bytes_down=totals.bytes_down,
-            cidrs=cidr_rows(info) if info else (),
             phases=self._phases.rows,
-            notices=(
-                *self._attribution.notices,
-                *self._notices,
-                *(info.notices if info else ()),
-                *self._vif.notices,
-            ),
-            offload=self._vif.offload,
+            notices=tuple(chain.from_iterable(told)),
             last_error=self._last_error or self._tunnel.last_error,
-            carrier=self._way.carrier if self._way else "",
         )
 
     # --- down
