@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,7 @@ from telehelper.errors import (
     TelemagicError,
 )
 from telehelper.kube.client import ApiNotFound
+from telehelper.private import peer_of
 from telehelper.rpc import manager_pb2, manager_pb2_grpc
 
 if TYPE_CHECKING:
@@ -146,6 +148,9 @@ class Relay:
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        if peer_of(writer.get_extra_info("socket")) != (os.getpid(), os.geteuid()):
+            writer.close()  # nobody but our own grpcio may speak to the manager for us
+            return
         self.error = None
         try:
             await self._relay(reader, writer)
