@@ -89,7 +89,7 @@ class DataPlane:
         self._info: ClusterInfo | None = None  # as last told, by this uplink or the one before
         self._vif = Vif(netd, self._tunnel, self._device_lost)
         self._vif.namer.note = self._note
-        self.observer = Observer(self._vif)
+        self.observer = Observer(self._vif, self._tunnel, self.status)
         self._outside = Outside(self._network_changed, self._machine_woke, lambda: self._vif.name)
         self._updates: set[asyncio.Task[None]] = set()
         self._nameservers: list[Address] = []  # of the machine, before us
@@ -101,7 +101,7 @@ class DataPlane:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection is up, or was and is coming back."""
+        """Whether the connection is up, or is coming back."""
         return self._state in ("connected", "reconnecting")
 
     async def handle(self, request: Message, kernel: Kernel) -> Message:
@@ -160,6 +160,7 @@ class DataPlane:
         self._connected_at = time.time()
         self._state = "connected" if self._tunnel.is_up else "reconnecting"
         self._outside.start()
+        self.observer.start()
 
     async def _give_up(self) -> None:
         self._connecting = None  # or closing would cancel us, who are about to tell the error
@@ -260,6 +261,7 @@ class DataPlane:
         if not up and self._api is not None:
             self._api.reconnect()
         self._vif.tunnel_changed(up)
+        self.observer.events.note(observer.TUNNEL_UP if up else observer.TUNNEL_DOWN, "tunnel", reason)
         self._broadcast(TunnelChanged(up, reason))
 
     def info_changed(self, info: ClusterInfo) -> None:
@@ -299,6 +301,7 @@ class DataPlane:
 
     def _note(self, line: str) -> None:
         self._notices = [*self._notices, line][-KEPT_NOTICES:]
+        self.observer.events.note(observer.NOTE, "", line)
 
     # --- reports
 
@@ -364,6 +367,7 @@ class DataPlane:
     async def _close(self) -> None:
         self._state = "closed"
         self._outside.close()
+        self.observer.close()
         for task in self._updates | ({self._connecting} if self._connecting else set()):
             if task is not asyncio.current_task():
                 task.cancel()
