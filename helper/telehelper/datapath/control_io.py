@@ -56,6 +56,12 @@ class Kernel:
         """Whether no other kernel is connected."""
         return self._peers <= {self}
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the kernel to read."""
+        transport: asyncio.WriteTransport = self._writer.transport
+        return transport.get_write_buffer_size()
+
     def send(self, body: Message, request: int = 0) -> None:
         """Send a reply or, without `request`, an event. To a kernel that has gone it goes nowhere."""
         if not self._writer.is_closing():

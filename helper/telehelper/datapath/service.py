@@ -95,12 +95,10 @@ class DataPlane:
         self._info: ClusterInfo | None = None  # as last told, by this uplink or the one before
         self._vif = Vif(netd, self._tunnel, self._device_lost)
         self._vif.namer.note = self._note
-        self.observer = Observer(self._vif)
-        self._attribution = Attribution(self.observer.touch, lambda _who, _line: None)
+        self.observer = Observer(self._vif, self._tunnel, self.status)
+        self._attribution = Attribution(self.observer.touch, self.observer.kept_out)
         self.observer.owners, self._vif.guard = self._attribution.owners, self._attribution.guard
-        self._places = Places(
-            self._vif.router.real, lambda: self._vif.namer.names, self.observer.places_changed
-        )
+        self._places = Places(self._vif.router.real, self.observer.name_of, self.observer.places_changed)
         self._places.index = self._index
         self.observer.places = self._places
         self._outside = Outside(self._network_changed, self._machine_woke, lambda: self._vif.name)
@@ -114,7 +112,7 @@ class DataPlane:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection is up, or was and is coming back."""
+        """Whether the connection is up, or is coming back."""
         return self._state in ("connected", "reconnecting")
 
     async def handle(self, request: Message, kernel: Kernel) -> Message:
@@ -177,6 +175,7 @@ class DataPlane:
         self._connected_at = time.time()
         self._state = "connected" if self._tunnel.is_up else "reconnecting"
         self._outside.start()
+        self.observer.start()
 
     async def _give_up(self) -> None:
         self._connecting = None  # or closing would cancel us, who are about to tell the error
@@ -282,6 +281,7 @@ class DataPlane:
         if not up and self._api is not None:
             self._api.reconnect()
         self._vif.tunnel_changed(up)
+        self.observer.events.note(observer.TUNNEL_UP if up else observer.TUNNEL_DOWN, "tunnel", reason)
         self._broadcast(TunnelChanged(up, reason))
 
     def info_changed(self, info: ClusterInfo) -> None:
@@ -321,6 +321,7 @@ class DataPlane:
 
     def _note(self, line: str) -> None:
         self._notices = [*self._notices, line][-KEPT_NOTICES:]
+        self.observer.events.note(observer.NOTE, "", line)
 
     # --- reports
 
@@ -364,6 +365,7 @@ class DataPlane:
     async def _close(self) -> None:
         self._state = "closed"
         self._outside.close()
+        self.observer.close()
         for task in self._updates | ({self._connecting} if self._connecting else set()):
             if task is not asyncio.current_task():
                 task.cancel()

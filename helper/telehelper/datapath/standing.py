@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from telehelper.datapath.report import UNKNOWN, cidr_rows
+from telehelper.core.frames import UNKNOWN
+from telehelper.datapath.report import cidr_rows
 from telehelper.messages import Status
 
 if TYPE_CHECKING:
