@@ -7,7 +7,7 @@ import errno
 import os
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from telehelper.core.flows import FiveTuple
@@ -41,6 +41,7 @@ class AnOwners:
         self.uids = {FLOW: ME}
         self.now: Socket | None = Socket(ME, 1)
         self.asked = 0
+        self.has_neighbours = True
 
     def uid_of(self, flow: int) -> int:
         return self.uids.get(flow, NOBODY)
@@ -79,6 +80,7 @@ class Bench:
         self.gate = Gate(
             self.tunnel,
             self.owners,  # type: ignore[arg-type]  # what the gate asks of owners, and no more
+            lambda address: address == HERE,
             self.answers.extend,
             self.refused.append,
         )
@@ -138,6 +140,42 @@ def test_others_are_refused_and_hear_it(play: Play, uid: int, whose: str, protoc
         assert await it.refusal() == (FrameType.REJECTED, errno.ECONNREFUSED, f"not yours: {whose}")
         assert it.refused == [Refused(uid, five(protocol))]
         assert it.tunnel.sent == []
+
+    play(work)
+
+
+@pytest.mark.parametrize("protocol", [Proto.UDP, Proto.ICMP])
+def test_where_we_are_alone_a_datagram_of_nobody_known_passes(play: Play, protocol: Proto) -> None:
+    async def work(it: Bench) -> None:
+        it.owners.has_neighbours = False
+        it.owners.uids[FLOW] = NOBODY
+        it.gate.send(opening(protocol))
+        it.gate.send(Frame(DATAGRAM, FLOW, b"a metric"))
+        assert it.kinds() == [FrameType.OPEN, DATAGRAM]
+
+    play(work)
+
+
+@pytest.mark.parametrize("changed", [{"protocol": Proto.TCP}, {"src": THERE}])
+def test_where_we_are_alone_tcp_and_containers_are_refused_all_the_same(
+    play: Play, changed: dict[str, Any]
+) -> None:
+    async def work(it: Bench) -> None:
+        it.owners.has_neighbours = False
+        it.owners.uids[FLOW] = NOBODY
+        it.gate.send(encode_open(FLOW, Open(*five(Proto.UDP)._replace(**changed), 30.0, 65536)))
+        assert (await it.refusal())[0] is FrameType.REJECTED
+        assert it.tunnel.sent == []
+
+    play(work)
+
+
+def test_where_we_are_alone_another_account_is_refused_all_the_same(play: Play) -> None:
+    async def work(it: Bench) -> None:
+        it.owners.has_neighbours = False
+        it.owners.uids[FLOW] = 33  # a web server's
+        it.gate.send(opening(Proto.UDP))
+        assert (await it.refusal())[0] is FrameType.REJECTED
 
     play(work)
 
@@ -209,6 +247,11 @@ def test_a_datagram_without_a_socket_any_more_is_dropped_and_the_flow_stays(play
         it.now += RECHECK
         it.gate.send(Frame(DATAGRAM, FLOW, b"whose?"))
         assert it.kinds() == [FrameType.OPEN]
+        it.owners.has_neighbours = False
+        it.now += RECHECK
+        it.gate.send(Frame(DATAGRAM, FLOW, b"ours, for we are alone"))
+        assert it.kinds().pop() is DATAGRAM
+        it.tunnel.sent.pop()
         it.owners.now = Socket(ME, 1)
         it.now += RECHECK
         it.gate.send(Frame(DATAGRAM, FLOW, b"mine"))

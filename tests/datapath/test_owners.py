@@ -17,7 +17,7 @@ from telehelper.core.frames import Proto
 from telehelper.datapath import owners
 from telehelper.datapath.notebooks import Kernel, Notebooks
 from telehelper.datapath.owners import Owners
-from telehelper.datapath.processes import Process, start_time
+from telehelper.datapath.processes import Process, has_neighbours, start_time
 from telehelper.datapath.report import NOBODY, Owner
 from telehelper.datapath.sock_diag import SockDiag
 
@@ -121,7 +121,7 @@ def test_a_childs_flow_belongs_to_the_kernel_above_it() -> None:
             await it.knows(1)
             assert it.owners.owner_of(1)[:4] == (UID, child.pid, NAME, "a.ipynb")
         finally:
-            await child.communicate()
+            await child.communicate(b"")
 
     run(work)
 
@@ -273,6 +273,23 @@ def test_without_a_child_flows_still_have_users(monkeypatch: pytest.MonkeyPatch)
             assert it.owners.owner_of(it.open(sock)) == Owner(UID)
 
     run(work)
+
+
+def test_neighbours_are_looked_for_again_when_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owners, "LOOK_AGAIN", 0.0)
+
+    async def work(it: Bench) -> None:
+        asked = counted(it)
+        it.owners._searcher.has_neighbours = not _has_neighbours()
+        assert it.owners.has_neighbours is not _has_neighbours()
+        await until(lambda: it.owners._searcher.has_neighbours is _has_neighbours(), "another look")
+        assert asked
+
+    run(work)
+
+
+def _has_neighbours() -> bool:
+    return has_neighbours(UID)
 
 
 def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

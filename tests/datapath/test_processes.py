@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from telehelper.datapath import processes
-from telehelper.datapath.processes import Process, find_holders, start_time
+from telehelper.datapath.processes import Process, find_holders, has_neighbours, start_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -178,6 +178,43 @@ def test_without_proc_nobody_is_found(proc: Proc) -> None:
     assert proc.find(50, known=(5,)) == {}
 
 
+@pytest.mark.parametrize(
+    ("uid", "is_person"),
+    [
+        (0, False),
+        (33, False),
+        (999, False),
+        (1000, False),
+        (1001, True),
+        (60000, True),
+        (61500, False),
+        (65534, True),
+        (100000, True),
+    ],
+)
+def test_who_counts_as_a_neighbour(
+    proc: Proc, uid: int, is_person: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proc.add(5, 1)
+    proc.add(6, 1)
+    (proc.root / "self").mkdir()
+    real = os.stat
+
+    def stat(path: str) -> os.stat_result:
+        found = list(real(path))
+        found[4] = uid if path.endswith("/6") else 1000  # st_uid
+        return os.stat_result(found)
+
+    monkeypatch.setattr(processes.os, "stat", stat)
+    assert has_neighbours(1000, str(proc.root)) is is_person
+
+
+def test_what_ends_meanwhile_is_no_neighbour_and_without_proc_there_may_be_some(proc: Proc) -> None:
+    (proc.root / "7").symlink_to("/nonexistent")
+    assert not has_neighbours(os.geteuid(), str(proc.root))
+    assert has_neighbours(os.geteuid(), str(proc.root / "none"))
+
+
 # --- as a program ------------------------------------------------------------------------------------------------
 
 
@@ -194,7 +231,7 @@ def test_the_program_answers_line_by_line_and_ignores_ctrl_c() -> None:
             process.stdin.write(json.dumps([[inode], {mine: began}, []]) + "\n")
             process.stdin.flush()
             answer = json.loads(process.stdout.readline())
-            assert answer == {str(inode): [mine, name_of(mine), ancestor]}
+            assert answer == [{str(inode): [mine, name_of(mine), ancestor]}, has_neighbours(os.geteuid())]
             process.send_signal(signal.SIGINT)
         process.stdin.close()
         assert process.wait(10) == 0
