@@ -11,6 +11,7 @@ from telehelper import messages, observing, views
 from telehelper.errors import HelperLost, NotConnected
 
 from telemagic import cards, cluster_frames, frames, live, looking, ping
+from telemagic.feed import Feed
 from telemagic.results import Status
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Connection:
         Name of the kubeconfig's context.
     lost
         Why the helper has gone, in one line; empty while it is there.
+    feed
+        What changes, as it happens: for a dashboard, and whatever else wants the texts.
     """
 
     def __init__(self, loop: LoopThread, client: ControlClient, status: messages.Status) -> None:
@@ -57,6 +60,7 @@ class Connection:
         self._loop = loop
         self._client: ControlClient | None = client
         self._first = status
+        self.feed = Feed(loop, client)
 
     @property
     def is_open(self) -> bool:
@@ -230,13 +234,18 @@ class Connection:
         if self._client is not None:
             self._client.socket.close()
             self._client = None
+            self.feed.forget()
 
     def leave(self) -> None:
         """Close the control connection, asking nothing."""
         client, self._client = self._client, None
         if client is not None:
-            self._loop.run(client.close(), ANSWER_PATIENCE)
+            self._loop.run(self._close(client), ANSWER_PATIENCE)
         self.on_end()
+
+    async def _close(self, client: ControlClient) -> None:
+        self.feed.close(f"the connection to {self.context} is over")
+        await client.close()
 
     def _require(self) -> ControlClient:
         if self._client is None:
