@@ -21,6 +21,8 @@ COMMANDS: Final = (
     "connect",
     "status",
     "flows",
+    "latency",
+    "events",
     "routes",
     "services",
     "pods",

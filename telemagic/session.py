@@ -247,13 +247,17 @@ class Session:
         self._release_demo()
 
     def _tunnel_changed(self, event: Message) -> None:
-        if isinstance(event, TunnelChanged) and self._connection is not None:
+        if self._connection is None:
+            return
+        self._connection.feed.dispatch(event)
+        if isinstance(event, TunnelChanged):
             standing = [line for line in self._connection.notices if not line.startswith(_DOWN)]
             self._connection.notices = (*standing, *(() if event.up else (f"{_DOWN}{event.reason}",)))
 
     def _lost(self, reason: str) -> None:
         if self._connection is not None:
             self._connection.lost = reason
+            self._connection.feed.lost(reason)
         names.disconnected()  # the resolver that this process may be pointed at has gone
 
     def after_fork(self) -> None:
