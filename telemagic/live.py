@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from telemagic.progress import Progress
 
-SHOW_AFTER: Final = 0.3  # seconds; what is quicker needs no progress card
 ROOT_NOTE: Final = (
     "sudo starts the part that makes the network device, routes and name resolution, and undoes them at the end; "
     "an empty line cancels."
@@ -32,7 +31,7 @@ class Viewer(Protocol):
         """Take the progress to show; it changes in place."""
 
     def tick(self) -> None:
-        """Take note that `SHOW_AFTER` seconds have passed."""
+        """Take note that it takes long enough for people to notice (`progress_after`)."""
 
     def changed(self, change: PhaseChanged) -> None:
         """Take one change, already in the progress."""
