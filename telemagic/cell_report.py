@@ -203,7 +203,7 @@ def _line(service: str, rows: Sequence[FlowRow]) -> Line:
 
 def _failed(row: FlowRow) -> bool:
     """Whether a connection never came about."""
-    return row.protocol == "tcp" and row.closed_at >= 0 and row.connect < 0
+    return row.protocol == "TCP" and row.closed_at >= 0 and row.connect < 0
 
 
 def _cells(line: Line) -> tuple[str, ...]:

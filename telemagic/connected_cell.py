@@ -34,9 +34,13 @@ def transform(lines: list[str]) -> list[str]:
     """
     found = _FIRST.match(lines[0]) if lines else None
     body = lines[1:]
-    if found is None or found["rest"].rstrip().endswith("?") or not "".join(body).strip():
+    if found is None or found["rest"].rstrip().endswith("?"):
         return lines
     first = f"get_ipython().run_line_magic({MAGIC!r}, {found['rest'].strip()!r})\n"
+    if {"-h", "--help"} & set(found["rest"].split()):
+        return [first]
+    if not "".join(body).strip():
+        return lines
     start = next(index for index, line in enumerate(body) if line.strip())
     if body[start].startswith("%%"):
         from IPython.core.inputtransformer2 import cell_magic
@@ -85,31 +89,29 @@ class ConnectedCell:
     def _end(self) -> None:
         self._shell.events.unregister(self._event, self._callback)
         assert self._connection is not None  # noqa: S101  # begin made it
-        try:
-            self._report(self._connection)
-        finally:
-            if self._ours and session().connection is self._connection:
+        report = self._report(self._connection)
+        if self._ours and session().connection is self._connection:
+            try:
                 session().disconnect()
-
-    def _report(self, connection: Connection) -> None:
-        number = self._cell.number if self._cell is not None else 0
-        name = attribution.notebook_name(self._shell)
-        seconds = time.monotonic() - self._clock
-        try:
-            rows = connection.flow_rows()
-        except (
-            TelemagicError
-        ) as error:  # it was lost, or the cell disconnected: that is no failure of the cell
-            report = cell_report.CellReport(
-                number, seconds, (), connection.context, f"no flows: {error.message}"
-            )
-        else:
-            ours, by_time = cell_report.of_cell(rows, number, name, self._began)
-            note = cell_report.remark(by_time, kept=not self._ours)
-            report = cell_report.CellReport(number, seconds, tuple(ours), connection.context, note)
+            except TelemagicError as error:  # the cell itself has ended as it did
+                report.note = error.message
         if self._args.output:
             self._shell.user_ns[self._args.output] = report
             return
         from IPython.display import display
 
         display(report)
+
+    def _report(self, connection: Connection) -> cell_report.CellReport:
+        number = self._cell.number if self._cell is not None else 0
+        seconds = time.monotonic() - self._clock
+        try:
+            rows = connection.flow_rows()
+        except TelemagicError as error:  # it was lost, or the cell has disconnected
+            return cell_report.CellReport(
+                number, seconds, (), connection.context, f"no flows: {error.message}"
+            )
+        name = attribution.notebook_name(self._shell)
+        ours, by_time = cell_report.of_cell(rows, number, name, self._began)
+        note = cell_report.remark(by_time, kept=not self._ours)
+        return cell_report.CellReport(number, seconds, tuple(ours), connection.context, note)

@@ -77,6 +77,14 @@ class InCluster(Connection):
         self.on_end()
 
     def _ask(self, request: messages.Message, expect: type[Any], patience: float = 0.0) -> NoReturn:
+        self._refuse()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        self._refuse()  # what a connection has and this has not
+
+    def _refuse(self) -> NoReturn:
         raise NotConnected(
             "this notebook runs inside the cluster, where nothing passes through telemagic that it could show",
             hint=f"use the services' names as they are, and kubectl to look; {ELSEWHERE}",

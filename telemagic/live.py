@@ -188,7 +188,7 @@ def current_shell() -> Any:  # noqa: ANN401  # IPython is untyped
 
 
 def viewer_for(shell: object, on_phase: Callable[[PhaseChanged], None] | None = None) -> Viewer:
-    """Choose how a connect shows itself here; plain Python stays silent."""
-    if on_phase is not None or shell is None:
+    """Choose how a connect shows itself here; a script's output is its own, so there it stays silent."""
+    if on_phase is not None or (shell is None and not hasattr(sys, "ps1")):
         return Silent(on_phase)
     return LiveCard() if is_kernel(shell) else Lines()

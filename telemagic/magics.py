@@ -6,6 +6,7 @@ transformer of `%%tele`, the watch for cells, and where defaults come from. A co
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Final
 
 from IPython.core.error import UsageError
@@ -128,7 +129,7 @@ class TeleMagics(Magics):  # type: ignore[misc]  # IPython is untyped
 
     @cell_magic("tele")  # type: ignore[untyped-decorator]  # IPython is untyped
     def _misplaced_cell(self, line: str, cell: str) -> None:
-        # Whole cells never come here: their first line was rewritten before.
+        # Cells whose first line it is never come here: that line was rewritten before.
         raise UsageError("%%tele runs whole cells: it must be the first line of one\n  try: %%tele --help")
 
     def _overview(self) -> Text:
@@ -178,6 +179,8 @@ def load(shell: Any) -> None:  # noqa: ANN401  # IPython is untyped
     shell.input_transformers_cleanup.append(connected_cell.transform)
     attribution.watch(shell)
     config.use(magics.settings)
+    with contextlib.suppress(config.ConfigError):  # the first line that needs it says so
+        magics.settings()  # so that `%config TeleMagics` shows what is in force
     if getattr(shell, "Completer", None) is not None:
         _matchers[:] = [completion.matcher(magics.tree, Names())]
         shell.Completer.custom_matchers += _matchers

@@ -46,8 +46,8 @@ CELL_SUMMARY: Final = (
     "first line of a cell: run it connected, then show where its flows went and how long they took"
 )
 CELL_DETAIL: Final = """\
-A connection that is there already is used, and stays; otherwise the cell connects and disconnects again. Of the
-services' answers, only those to this cell are counted. Takes the flags of connect."""
+A connection that is there already is used, and stays; otherwise the cell connects, and disconnects afterwards. Only
+flows that this cell caused are shown, those of its threads and processes too. Takes the flags of connect."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -252,6 +252,7 @@ class Tree:
 
     def _refuse(self, name: str, parser: Parser, extra: list[str]) -> NoReturn:
         hint = f"{parser.prog} --help"
+        name = parser.prog if name == CELL else name
         flag = next((word for word in extra if word.startswith("-")), None)
         if flag is None:
             raise UsageError(f"{name} takes no argument {extra[0]!r}", hint=hint)

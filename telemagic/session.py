@@ -142,8 +142,8 @@ class Session:
     def _plan(self, options: ConnectOptions, viewer: live.Viewer, progress: Progress) -> _Plan | Connection:
         target = resolve(options)
         self._progress_after = config.current().progress_after
-        if self._connection is not None and self._connection.lost:
-            self.disconnect()
+        if self._connection is not None and (self._connection.lost or self._connection.target is None):
+            self.disconnect()  # there is nothing to leave: it has gone, or stands for no connection at all
         if self._connection is not None:
             return self._same(self._connection, target)
         if self._launch is None:
@@ -286,10 +286,9 @@ class Session:
         """Show that a demo cluster is being started, at once; call the result when it is up."""
         if self._demo is not None:
             return lambda: None
-        if self._connection is not None and not self._connection.lost:
-            raise AlreadyConnected(
-                f"connected to {self._connection.context} already, not to the demo cluster"
-            )
+        current = self._connection
+        if current is not None and not current.lost and current.target is not None:
+            raise AlreadyConnected(f"connected to {current.context} already, not to the demo cluster")
         began = time.monotonic()
         progress.context = "demo"
         viewer.begin(progress)
