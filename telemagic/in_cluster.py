@@ -79,6 +79,9 @@ class InCluster(Connection):
     def _ask(self, request: messages.Message, expect: type[Any], patience: float = 0.0) -> NoReturn:
         self._refuse()
 
+    def _directory(self) -> NoReturn:
+        self._refuse()
+
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):
             raise AttributeError(name)
