@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import telemagic
 from telemagic import config, live, production
 from telemagic.__main__ import main
 from telemagic.config import BUILT_IN, HELP, ConfigError, Settings, from_files
@@ -201,6 +202,14 @@ def test_the_command_uses_the_same_defaults(
     assert main(["connect"]) == 1
     err = capsys.readouterr().err
     assert f"telemagic: {project}, [tool.telemagic]: context must be a text, not 5\n" in err
+
+
+def test_scripts_go_to_the_same_cluster(project: Path, session: Session) -> None:
+    project.write_text('[tool.telemagic]\ncontext = "staging"\nnamespace = "ml"')
+    with telemagic.connect() as found:
+        assert (found.context, found.namespace) == ("staging", "ml")
+    with telemagic.connect("demo", "shop") as found:
+        assert (found.context, found.namespace) == ("demo", "shop")
 
 
 @pytest.mark.parametrize(("after", "ticks"), [(0.0, 1), (60.0, 0)])

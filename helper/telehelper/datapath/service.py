@@ -8,18 +8,18 @@ Down happens once, in :meth:`DataPlane.close`, from whatever cause; then the pro
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from ipaddress import ip_address
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from telehelper.datapath import looking
+from telehelper.datapath import looking, observer
 from telehelper.datapath.host_dns import read_host_dns
 from telehelper.datapath.networks import Networks
+from telehelper.datapath.observer import Observer
 from telehelper.datapath.outside import Outside
 from telehelper.datapath.phases import PhaseLog
-from telehelper.datapath.report import cidr_rows, flow_row
+from telehelper.datapath.report import cidr_rows
 from telehelper.datapath.tunnel import Tunnel
 from telehelper.datapath.vif import Vif
 from telehelper.datapath.ways import ClusterUplink, WayIn, choose_way
@@ -44,7 +44,6 @@ from telehelper.messages import (
     Status,
     TunnelChanged,
 )
-from telehelper.observing import FLOW_COLUMNS, FlowTable, GetFlows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +89,7 @@ class DataPlane:
         self._info: ClusterInfo | None = None  # as last told, by this uplink or the one before
         self._vif = Vif(netd, self._tunnel, self._device_lost)
         self._vif.namer.note = self._note
+        self.observer = Observer(self._vif, self._tunnel, self.status)
         self._outside = Outside(self._network_changed, self._machine_woke, lambda: self._vif.name)
         self._updates: set[asyncio.Task[None]] = set()
         self._nameservers: list[Address] = []  # of the machine, before us
@@ -101,7 +101,7 @@ class DataPlane:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection is up, or was and is coming back."""
+        """Whether the connection is up, or is coming back."""
         return self._state in ("connected", "reconnecting")
 
     async def handle(self, request: Message, kernel: Kernel) -> Message:
@@ -112,13 +112,17 @@ class DataPlane:
                 return self.status()
             case GetStatus():
                 return self.status()
-            case GetFlows():
-                return self._flows()
             case GetRoutes():
                 return RouteTable(self._vif.router.rows(self._vif.namer.names))
             case Disconnect():
                 return await self._disconnect(kernel)
+        if isinstance(request, observer.REQUESTS):
+            return await self.observer.answer(request, kernel)
         return await looking.answer(request, self._api, self._vif, self._namespace(), self._info)
+
+    def kernel_left(self, kernel: Kernel) -> None:
+        """Learn that a kernel has gone."""
+        self.observer.kernel_left(kernel)
 
     # --- up
 
@@ -156,6 +160,7 @@ class DataPlane:
         self._connected_at = time.time()
         self._state = "connected" if self._tunnel.is_up else "reconnecting"
         self._outside.start()
+        self.observer.start()
 
     async def _give_up(self) -> None:
         self._connecting = None  # or closing would cancel us, who are about to tell the error
@@ -256,6 +261,7 @@ class DataPlane:
         if not up and self._api is not None:
             self._api.reconnect()
         self._vif.tunnel_changed(up)
+        self.observer.events.note(observer.TUNNEL_UP if up else observer.TUNNEL_DOWN, "tunnel", reason)
         self._broadcast(TunnelChanged(up, reason))
 
     def info_changed(self, info: ClusterInfo) -> None:
@@ -295,6 +301,7 @@ class DataPlane:
 
     def _note(self, line: str) -> None:
         self._notices = [*self._notices, line][-KEPT_NOTICES:]
+        self.observer.events.note(observer.NOTE, "", line)
 
     # --- reports
 
@@ -334,11 +341,6 @@ class DataPlane:
             carrier=self._way.carrier if self._way else "",
         )
 
-    def _flows(self) -> FlowTable:
-        offset = time.time() - time.monotonic()
-        rows = (flow_row(record, offset, self._vif.namer.names) for record in self._vif.snapshot())
-        return FlowTable(time.time(), json.dumps(list(map(_values, rows))), self._vif.drops)
-
     # --- down
 
     async def _disconnect(self, kernel: Kernel) -> Message:
@@ -365,6 +367,7 @@ class DataPlane:
     async def _close(self) -> None:
         self._state = "closed"
         self._outside.close()
+        self.observer.close()
         for task in self._updates | ({self._connecting} if self._connecting else set()):
             if task is not asyncio.current_task():
                 task.cancel()
@@ -388,7 +391,6 @@ class DataPlane:
             raise left
 
 
-_values: Final = attrgetter(*FLOW_COLUMNS)
 _options: Final = attrgetter("also_proxy", "never_proxy", "cidrs", "on_conflict", "carrier", "via")
 
 
