@@ -187,6 +187,13 @@ def test_services_of_the_connection(connected: FakeLauncher, shell: Any) -> None
     assert asked == [views.GetServices(everywhere=True)]  # once, and for all
 
 
+def test_services_are_asked_for_at_connect(connected: FakeLauncher, shell: Any) -> None:
+    patience = time.monotonic() + 5
+    while views.GetServices(everywhere=True) not in connected.started[0].requests:
+        assert time.monotonic() < patience
+        time.sleep(0.001)
+
+
 def test_a_silent_cluster_does_not_hold_up_the_answer(connected: FakeLauncher, shell: Any) -> None:
     offered(shell, "%tele ping pos")  # imports whatever IPython imports late
     connected.script.mute = True
