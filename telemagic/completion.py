@@ -192,6 +192,16 @@ _SOURCES: Final[dict[str, Callable[[_Place, str, float], Iterable[Choice]]]] = {
 }
 
 
+class _Silence(list[Any]):
+    """No completions at all: IPython asks its other matchers when ours has none, and Jedi takes 0.7 s the first time.
+
+    It goes by the length, so that is not 0.
+    """
+
+    def __len__(self) -> int:
+        return 1
+
+
 def takes_value(action: argparse.Action) -> bool:
     """Whether a flag is followed by a value."""
     return action.nargs != 0
@@ -211,7 +221,8 @@ def matcher(tree: Tree, names: Names) -> Callable[[Any], dict[str, Any]]:
         if answer is None:
             return {"completions": [], "suppress": False}
         return {
-            "completions": [SimpleCompletion(text=one.text, type=one.kind) for one in answer.choices],
+            "completions": [SimpleCompletion(text=one.text, type=one.kind) for one in answer.choices]
+            or _Silence(),
             "suppress": True,
             "ordered": True,
             "matched_fragment": answer.fragment,

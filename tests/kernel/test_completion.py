@@ -176,6 +176,19 @@ def test_in_a_shell(session: Session, shell: Any) -> None:
     assert not [text for text, kind in offered(shell, "import os\nos.pat") if kind == "subcommand"]
 
 
+def test_where_nothing_fits_nobody_else_is_asked(
+    session: Session, shell: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    shell.user_ns["postgres_of_python"] = 1
+    monkeypatch.setattr(type(shell.Completer), "_jedi_matches", lambda *_: asked.append(1) or [])
+    for line in ("%tele ping post", "%tele nonsense pri", "%tele connect --timeout pri", "%%tele pri"):
+        assert offered(shell, line) == []
+    assert asked == []
+    offered(shell, "postgres_of")
+    assert asked  # so it would have shown
+
+
 def test_services_of_the_connection(connected: FakeLauncher, shell: Any) -> None:
     assert until_offered(shell, "%tele ping pos") == [("%tele ping postgres.shop", "service")]
     assert offered(shell, "%tele ping postgres.shop:") == [
