@@ -181,7 +181,7 @@ def test_where_nothing_fits_nobody_else_is_asked(
 ) -> None:
     asked = []
     shell.user_ns["postgres_of_python"] = 1
-    monkeypatch.setattr(type(shell.Completer), "_jedi_matches", lambda *_: asked.append(1) or [])
+    monkeypatch.setattr(type(shell.Completer), "_jedi_matches", lambda *_, **__: asked.append(1) or [])
     for line in ("%tele ping post", "%tele nonsense pri", "%tele connect --timeout pri", "%%tele pri"):
         assert offered(shell, line) == []
     assert asked == []
