@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from telemagic.progress import Progress
 
-SHOW_AFTER: Final = 0.3  # seconds; what is quicker needs no progress card
 ROOT_NOTE: Final = (
     "sudo starts the part that makes the network device, routes and name resolution, and undoes them at the end; "
     "an empty line cancels."
@@ -32,7 +31,7 @@ class Viewer(Protocol):
         """Take the progress to show; it changes in place."""
 
     def tick(self) -> None:
-        """Take note that `SHOW_AFTER` seconds have passed."""
+        """Take note that it takes long enough for people to notice (`progress_after`)."""
 
     def changed(self, change: PhaseChanged) -> None:
         """Take one change, already in the progress."""
@@ -189,7 +188,7 @@ def current_shell() -> Any:  # noqa: ANN401  # IPython is untyped
 
 
 def viewer_for(shell: object, on_phase: Callable[[PhaseChanged], None] | None = None) -> Viewer:
-    """Choose how a connect shows itself here; plain Python stays silent."""
-    if on_phase is not None or shell is None:
+    """Choose how a connect shows itself here; a script's output is its own, so there it stays silent."""
+    if on_phase is not None or (shell is None and not hasattr(sys, "ps1")):
         return Silent(on_phase)
     return LiveCard() if is_kernel(shell) else Lines()
