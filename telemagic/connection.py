@@ -8,9 +8,9 @@ import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from telehelper import messages, observing, views
-from telehelper.errors import HelperLost, NotConnected
+from telehelper.errors import HelperLost, NotConnected, TelemagicError
 
-from telemagic import cards, cluster_frames, frames, live, looking, ping
+from telemagic import cards, cluster_frames, failures, farewell, frames, live, looking, ping
 from telemagic.results import Status
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Connection:
         Name of the kubeconfig's context.
     lost
         Why the helper has gone, in one line; empty while it is there.
+    last_error
+        What last went wrong when something was asked here, or None.
     """
 
     def __init__(self, loop: LoopThread, client: ControlClient, status: messages.Status) -> None:
@@ -52,7 +54,9 @@ class Connection:
         self.target: Target | None = None
         self.notices: tuple[str, ...] = ()
         self.remark = ""  # about the last connect, not about the connection
+        self.last_error: TelemagicError | None = None
         self.shown_in: int | None = None  # number of the cell whose card shows this connection already
+        self.standing = live.Standing()
         self.on_end: Callable[[], None] = lambda: None
         self._loop = loop
         self._client: ControlClient | None = client
@@ -208,14 +212,17 @@ class Connection:
 
         A connection whose helper has gone is simply forgotten. Returns a card that sums it up.
         """
-        self._require()
-        line = self._summary()
+        client = self._require()
+        summary = None if self.lost else self._loop.run(farewell.ask(client))
+        line = (
+            f"the connection was lost before: {self.lost}" if self.lost else "the helper did not say any more"
+        )
         try:
             if not self.lost:
                 self._ask(messages.Disconnect(), messages.Done, UNDO_PATIENCE)
         finally:
             self.leave()
-        return cards.farewell(self.context, self.namespace, line)
+        return farewell.card(summary) if summary else cards.farewell(self.context, self.namespace, line)
 
     def end(self, patience: float) -> None:
         """Leave quietly within `patience` seconds, as at exit; what is not undone by then the helper undoes alone."""
@@ -234,9 +241,17 @@ class Connection:
     def leave(self) -> None:
         """Close the control connection, asking nothing."""
         client, self._client = self._client, None
+        self.standing.turn_into(cards.over(self._first, time.time(), self.lost))
         if client is not None:
             self._loop.run(client.close(), ANSWER_PATIENCE)
         self.on_end()
+
+    def lose(self, reason: str) -> None:
+        """Take note that the helper has gone; from any thread."""
+        if not self.lost:
+            self.lost = reason
+            self.last_error = HelperLost(reason)
+            self.standing.turn_into(cards.over(self._first, time.time(), reason))
 
     def _require(self) -> ControlClient:
         if self._client is None:
@@ -250,12 +265,15 @@ class Connection:
         try:
             return self._loop.run(client.request(request, expect), patience)
         except HelperLost as error:
-            self.lost = error.message
+            self.lose(error.message)
+            raise
+        except TelemagicError as error:
+            self.last_error = error
             raise
         except TimeoutError as error:
-            raise HelperLost(
-                f"the helper (pid {client.peer_pid}) has not answered for {patience:g} s"
-            ) from error
+            why = f"the helper (pid {client.peer_pid}) has not answered for {patience:g} s"
+            self.last_error = HelperLost(why)
+            raise self.last_error from error
 
     def _directory(self) -> looking.Directory:
         def services(namespace: str) -> tuple[views.ServiceRow, ...]:
@@ -269,18 +287,6 @@ class Connection:
 
     def _rtt(self) -> float:
         return self._ask(messages.GetStatus(), messages.Status).rtt
-
-    def _summary(self) -> str:
-        if self.lost:
-            return f"the connection was lost before: {self.lost}"
-        try:
-            now = self._ask(messages.GetStatus(), messages.Status, 1.0)
-        except HelperLost as error:
-            return error.message
-        return (
-            f"{now.flows_total} flows, {cards.size(now.bytes_up)} up, {cards.size(now.bytes_down)} down "
-            f"in {cards.duration(time.time() - now.connected_at)}"
-        )
 
     def __enter__(self) -> Connection:
         return self
@@ -307,14 +313,17 @@ class Connection:
 
     def _card(self) -> cards.Card:
         if self.lost:
-            return cards.farewell(self.context, self.namespace, self.lost)
+            return failures.card(HelperLost(self.lost))
         said = (*self.notices, self.remark) if self.remark else self.notices
         return cards.connected(self._first, notices=said)
 
     def _ipython_display_(self) -> None:
         shell = live.current_shell()
-        if shell is None or self.shown_in is None or shell.execution_count != self.shown_in:
+        if shell is not None and self.shown_in is not None and shell.execution_count == self.shown_in:
+            return  # the card of the connect is above
+        if not self.is_open or not live.is_kernel(shell):
             raise NotImplementedError  # IPython's way to say: show it as usual
+        self.standing.show(self._card())
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         if self._client is None:

@@ -190,6 +190,7 @@ class Session:
         plan.viewer.connected(status, time.monotonic() - plan.began, connection.notices)
         if plan.viewer.shown:
             connection.shown_in = getattr(live.current_shell(), "execution_count", None)
+            connection.standing.add(plan.viewer.display)
         return connection
 
     def _discard(self, job: Job[_Up]) -> None:
@@ -252,7 +253,7 @@ class Session:
 
     def _lost(self, reason: str) -> None:
         if self._connection is not None:
-            self._connection.lost = reason
+            self._connection.lose(reason)
         names.disconnected()  # the resolver that this process may be pointed at has gone
 
     def after_fork(self) -> None:
