@@ -36,6 +36,7 @@ CELL_TIMEOUT = (
 )
 WIDTH = 240  # columns, where there is no terminal to ask; the flow table then folds once at most
 GRACE = 5  # seconds; what the helpers promise to need after their kernel is gone
+RULES = {"#": "=", "##": "-"}  # below a heading
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _STARTUP = """\
 import pandas as pd
@@ -88,9 +89,9 @@ def text_of(output: NotebookNode) -> str:
 def print_markdown(source: str, width: int) -> None:
     """Print a text cell, folded; a heading is underlined."""
     for paragraph in source.split("\n\n"):
-        title = paragraph.removeprefix("# ")
-        if title != paragraph:
-            print(f"{title}\n{'=' * len(title)}")
+        marks, _, title = paragraph.partition(" ")
+        if marks in RULES:
+            print(f"{title}\n{RULES[marks] * len(title)}")
         else:
             print(textwrap.fill(paragraph, min(width, 100)))
         print()
