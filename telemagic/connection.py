@@ -217,6 +217,7 @@ class Connection:
         line = (
             f"the connection was lost before: {self.lost}" if self.lost else "the helper did not say any more"
         )
+        self._turn_cards("")
         try:
             if not self.lost:
                 self._ask(messages.Disconnect(), messages.Done, UNDO_PATIENCE)
@@ -228,6 +229,7 @@ class Connection:
         """Leave quietly within `patience` seconds, as at exit; what is not undone by then the helper undoes alone."""
         if self._client is None:
             return
+        self._turn_cards("")
         with contextlib.suppress(HelperLost):
             self._ask(messages.Disconnect(), messages.Done, patience)
         self.leave()
@@ -241,7 +243,7 @@ class Connection:
     def leave(self) -> None:
         """Close the control connection, asking nothing."""
         client, self._client = self._client, None
-        self.standing.turn_into(cards.over(self._first, time.time(), self.lost))
+        self._turn_cards("")
         if client is not None:
             self._loop.run(client.close(), ANSWER_PATIENCE)
         self.on_end()
@@ -251,7 +253,11 @@ class Connection:
         if not self.lost:
             self.lost = reason
             self.last_error = HelperLost(reason)
-            self.standing.turn_into(cards.over(self._first, time.time(), reason))
+            self._turn_cards(reason)
+
+    def _turn_cards(self, lost: str) -> None:
+        # Before the data plane is told: where we are the last, it closes its socket, which would look like a loss.
+        self.standing.turn_into(cards.over(self._first, time.time(), lost))
 
     def _require(self) -> ControlClient:
         if self._client is None:

@@ -72,16 +72,15 @@ class Cell:
 class Summary:
     """A connection that is over. Lists are longest first; ``until`` is Unix seconds.
 
-    ``whole`` is False when the data plane did not tell in time what happened: then only the totals are known.
+    What the data plane did not tell in time is None: then only the totals are known.
     """
 
     status: Status
     until: float
-    talks: tuple[Talk, ...] = ()
+    talks: tuple[Talk, ...] | None = None
     cells: tuple[Cell, ...] = ()
-    failures: tuple[tuple[str, int], ...] = ()
+    failures: tuple[tuple[str, int], ...] | None = None
     reconnects: int = 0
-    whole: bool = True
 
 
 async def ask(client: ControlClient) -> Summary | None:
@@ -120,11 +119,10 @@ def sum_up(
     return Summary(
         status,
         until,
-        _talks(rows, latencies),
+        None if flows is None else _talks(rows, latencies),
         _cells(rows),
-        tuple(failures.most_common()),
+        None if events is None else tuple(failures.most_common()),
         sum(event.count for event in told if event.kind == "tunnel up"),
-        flows is not None and events is not None,
     )
 
 
@@ -201,17 +199,18 @@ def card(summary: Summary) -> cards.Card:
         ("up", cards.size(now.bytes_up)),
         ("down", cards.size(now.bytes_down)),
     ]
-    if summary.whole:
-        figures.append(("failed", str(sum(count for _, count in summary.failures))))
+    failures = summary.failures or ()
+    if summary.failures is not None:
+        figures.append(("failed", str(sum(count for _, count in failures))))
         figures.append(("reconnects", str(summary.reconnects)))
     html = cards.banner(now.context)
     html += cards.head("idle", "Disconnected from", now.context, now.namespace, span) + cards.tiles(figures)
-    html += _services_table(summary.talks) + _cells_table(summary.cells) + _failures_table(summary.failures)
+    html += _services_table(summary.talks or ()) + _cells_table(summary.cells) + _failures_table(failures)
     lines = [*cards.banner_lines(now.context), f"Disconnected from {now.context}: {line(summary)}"]
-    lines += _service_lines(summary.talks) + _cell_lines(summary.cells)
-    lines += [f"  failed  {what}{_times(count)}" for what, count in summary.failures[:FAILURES_SHOWN]]
+    lines += _service_lines(summary.talks or ()) + _cell_lines(summary.cells)
+    lines += [f"  failed  {what}{_times(count)}" for what, count in failures[:FAILURES_SHOWN]]
     lines += [f"  reconnected {_often(summary.reconnects)}"] if summary.reconnects else []
-    if not summary.whole:
+    if summary.talks is None:
         missing = "the helper did not say in time what was talked to"
         html += f'<div class="tm-note">{missing}</div>'
         lines.append(f"  note: {missing}")

@@ -268,9 +268,13 @@ class Session:
 
     def _demo_begins(self, progress: Progress, viewer: live.Viewer) -> Callable[[], None]:
         """Show that a demo cluster is being started, at once; call the result when it is up."""
+        if self._connection is not None and self._connection.lost:
+            kept, self._demo = self._demo, None  # the cluster is still there; ended, it could not be had again at once
+            self.disconnect()
+            self._demo = kept
         if self._demo is not None:
             return lambda: None
-        if self._connection is not None and not self._connection.lost:
+        if self._connection is not None:
             raise AlreadyConnected(
                 f"connected to {self._connection.context} already, not to the demo cluster"
             )
