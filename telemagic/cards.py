@@ -95,8 +95,8 @@ def connected(status: Status, seconds: float | None = None, notices: Sequence[st
 
     It stays in the notebook for good, so it says when that was.
     """
-    took = "" if seconds is None else f"in {seconds:.2f} s"
-    return _status(status, _compact(status), _join(took, clock(status.connected_at)), notices)
+    took = "" if seconds is None else f", in {seconds:.2f} s"
+    return _status(status, _compact(status), f"at {clock(status.connected_at)}{took}", notices)
 
 
 def over(status: Status, until: float, reason: str = "") -> Card:
