@@ -20,6 +20,7 @@ from telehelper.errors import ConnectTimeout, HelperLost, SudoDenied, UsageError
 from telehelper.messages import Connect, GetStatus, Message, PhaseChanged
 
 from telemagic import kubeconfig, loop, paths
+from telemagic.config import DNS_MECHANISMS, ON_CONFLICT, WAYS
 from telemagic.control import ControlClient
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ GRACE: Final = 1.0  # seconds that the data plane gets to report its own timeout
 UNDO_PATIENCE: Final = 4.0  # seconds for a data plane to undo and exit; the promise to the user is 5
 EXIT_PATIENCE: Final = 1.5  # seconds for a process that has undone everything to exit; Python takes about 0.3
 POLL: Final = 0.02  # seconds between looks at a file or lock that gives no event
-DNS_MECHANISMS: Final = ("auto", "resolved", "resolvconf", "kernel", "none")
-ON_CONFLICT: Final = ("refuse", "take", "exclude", "map")
-WAYS: Final = ("auto", "manager", "agentless")
 
 
 @dataclass(frozen=True, slots=True)

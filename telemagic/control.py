@@ -137,6 +137,11 @@ class ControlClient:
             raise ControlError(f"the helper answered {type(body).__name__} with {type(reply).__name__}")
         return reply
 
+    def notify(self, body: Message) -> None:
+        """Tell something that nobody answers; on the loop. Nobody is told when the data plane has gone."""
+        if self._lost is None:
+            self._writer.write(encode(body))
+
     async def close(self) -> None:
         """Leave; idempotent. For the data plane the end of the connection is a disconnect."""
         self._closing = True

@@ -59,11 +59,24 @@ class Script:
     flows: observing.FlowTable = field(default_factory=lambda: observing.FlowTable(1_750_000_001.5, "[]"))
     routes: messages.RouteTable = field(default_factory=lambda: messages.RouteTable(()))
     answers: dict[type[Message], Message] = field(default_factory=dict)  # to further requests, by type
+    snapshot: str = '{"at":0,"status":{},"flows":[],"series":[],"events":[]}'  # answers Watch
+    events: observing.EventTable = field(default_factory=lambda: observing.EventTable(()))
+    latency: observing.LatencyTable = field(default_factory=lambda: observing.LatencyTable(0.0, ()))
+    before_snapshot: Callable[[], Awaitable[None]] | None = None  # what happens while a snapshot is made
     hang_at: str = ""
     failure: TelemagicError | None = None
     phase_seconds: float = 0.0  # that each phase takes
     version: int = PROTOCOL_VERSION
     mute: bool = False  # answers nothing at all, not even Hello
+
+
+TABLES: Final[dict[type[Message], str]] = {  # request → what of the script answers it
+    messages.GetStatus: "status",
+    messages.GetRoutes: "routes",
+    observing.GetFlows: "flows",
+    observing.GetEvents: "events",
+    observing.GetLatency: "latency",
+}
 
 
 class FakeDatapath:
@@ -74,8 +87,11 @@ class FakeDatapath:
         self.script = script or Script()
         self.connected = False
         self.requests: list[Message] = []
+        self.notifications: list[Message] = []
+        self.changes = 0  # number of the last change
         self.over = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._watching: dict[asyncio.StreamWriter, float] = {}  # interval in seconds
         self._server: asyncio.Server
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -105,6 +121,17 @@ class FakeDatapath:
         for writer in self._writers:
             writer.write(codec.encode(event))
 
+    @property
+    def intervals(self) -> list[float]:
+        """How often, in seconds, those who watch want to be told."""
+        return list(self._watching.values())
+
+    async def change(self, text: str) -> None:
+        """Tell a change to every kernel that watches."""
+        self.changes += 1
+        for writer in self._watching:
+            writer.write(codec.encode(observing.SnapshotChanged(self.changes, text)))
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         decoder = Decoder()
@@ -113,6 +140,9 @@ class FakeDatapath:
             while data := await reader.read(65536):
                 for envelope in decoder.feed(data):
                     greeted = True
+                    if not envelope.id:
+                        self.notifications.append(envelope.body)
+                        continue
                     self.requests.append(envelope.body)
                     task = asyncio.create_task(self._answer(envelope.id, envelope.body, writer))
                     self._tasks.add(task)
@@ -121,6 +151,7 @@ class FakeDatapath:
             pass  # an end like another
         finally:
             self._writers.discard(writer)
+            self._watching.pop(writer, None)
             writer.close()
             if greeted and not self._writers:
                 for task in list(self._tasks):
@@ -136,25 +167,34 @@ class FakeDatapath:
             if isinstance(request, messages.Connect) and isinstance(reply, Failed):
                 await self.close()
 
+    async def _watch(self, request: observing.Watch, writer: asyncio.StreamWriter) -> Message:
+        self._watching[writer] = request.interval
+        if self.script.before_snapshot is not None:
+            await self.script.before_snapshot()
+        return observing.Snapshot(self.changes, self.script.snapshot)
+
     async def _reply(self, request: Message, writer: asyncio.StreamWriter) -> Message | None:
         script = self.script
         if script.mute:
             return None
+        if (scripted := script.answers.get(type(request))) is not None:
+            return scripted
         match request:
             case messages.Hello():
                 return messages.Welcome(script.version, os.getpid(), self.connected)
             case messages.Connect():
                 return await self._connect(request, writer)
-            case messages.GetStatus():
-                return script.status
-            case observing.GetFlows():
-                return script.flows
-            case messages.GetRoutes():
-                return script.routes
-            case messages.Disconnect():
+            case observing.Watch():
+                return await self._watch(request, writer)
+            case observing.Unwatch():
+                self._watching.pop(writer, None)
                 return messages.Done()
-        found = script.answers.get(type(request))
-        return found or Failed("helper-refused", f"{type(request).__name__} is no request")
+            case messages.Disconnect() | observing.Introduce():
+                return messages.Done()
+        if type(request) in TABLES:
+            table: Message = getattr(script, TABLES[type(request)])
+            return table
+        return Failed("helper-refused", f"{type(request).__name__} is no request")
 
     async def _connect(self, request: messages.Connect, writer: asyncio.StreamWriter) -> Message:
         for phase in PHASES[1:]:

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
     from telemagic.progress import Progress
 
-STANDING: Final = (
-    32  # cards that are changed at the end; who shows a connection more often looks at the last ones
-)
-SHOW_AFTER: Final = 0.3  # seconds; what is quicker needs no progress card
+STANDING: Final = 32  # cards that are changed at the end; of more, the last ones
 ROOT_NOTE: Final = (
     "sudo starts the part that makes the network device, routes and name resolution, and undoes them at the end; "
     "an empty line cancels."
@@ -37,7 +34,7 @@ class Viewer(Protocol):
         """Take the progress to show; it changes in place."""
 
     def tick(self) -> None:
-        """Take note that `SHOW_AFTER` seconds have passed."""
+        """Take note that it takes long enough for people to notice (`progress_after`)."""
 
     def changed(self, change: PhaseChanged) -> None:
         """Take one change, already in the progress."""
@@ -216,7 +213,7 @@ def current_shell() -> Any:  # noqa: ANN401  # IPython is untyped
 
 
 def viewer_for(shell: object, on_phase: Callable[[PhaseChanged], None] | None = None) -> Viewer:
-    """Choose how a connect shows itself here; plain Python stays silent."""
-    if on_phase is not None or shell is None:
+    """Choose how a connect shows itself here; a script's output is its own, so there it stays silent."""
+    if on_phase is not None or (shell is None and not hasattr(sys, "ps1")):
         return Silent(on_phase)
     return LiveCard() if is_kernel(shell) else Lines()

@@ -77,6 +77,10 @@ class LoopThread:
         """Start a coroutine there, as a job."""
         job.start(self._running_loop(), coro)
 
+    def post(self, action: Callable[[], None]) -> None:
+        """Have `action` run there soon; from any thread, returns at once."""
+        self._running_loop().call_soon_threadsafe(action)
+
     def run(self, coro: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine there and wait for its result; an interrupt or a timeout cancels it."""
         if threading.current_thread() is self._thread:
