@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from telehelper.errors import HelperLost
+from telehelper.messages import Failed
 from telehelper.observing import (
     FLOW_COLUMNS,
     EventRow,
@@ -214,7 +215,11 @@ def test_disconnect_shows_what_the_data_plane_told(make_session: Callable[[FakeL
     assert "reconnected once" in text
 
 
-def test_disconnect_from_an_older_data_plane_is_shorter(session: Session) -> None:
+def test_disconnect_from_an_older_data_plane_is_shorter(
+    make_session: Callable[[FakeLauncher], Session],
+) -> None:
+    unknown = Failed("helper-refused", "no such request")
+    session = make_session(FakeLauncher(Script(answers={GetLatency: unknown, GetEvents: unknown})))
     session.connect(ConnectOptions(context="demo"))
     card = session.disconnect()
     assert card.text.startswith("Disconnected from demo: 3 flows")
