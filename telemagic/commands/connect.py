@@ -78,6 +78,11 @@ def add_arguments(parser: Parser) -> None:
         metavar="WAY",
         help="how data travels: portforward (default), or tls://HOST:PORT or tcp://HOST:PORT of the manager's own",
     )
+    parser.add_argument(
+        "--share",
+        action="store_true",
+        help="let other users of this machine, and its containers, use the connection too",
+    )
 
 
 def run(session: Session, args: Namespace) -> Connection:
@@ -95,5 +100,6 @@ def run(session: Session, args: Namespace) -> Connection:
         on_conflict=args.on_conflict,
         via=args.via,
         manager_namespace=args.manager_namespace,
+        share=args.share,
     )
     return session.connect(options, demo=args.demo)

@@ -52,6 +52,7 @@ class RecordingService:
         self.cancelled = 0
         self.may_answer = asyncio.Event()
         self.were_last: list[bool] = []
+        self.left: list[Kernel] = []
 
     async def handle(self, request: Message, kernel: Kernel) -> Message:
         self.requests.append(request)
@@ -69,6 +70,9 @@ class RecordingService:
             case _:
                 raise ZeroDivisionError("a bug")
         return Done()
+
+    def kernel_left(self, kernel: Kernel) -> None:
+        self.left.append(kernel)
 
     async def _held(self) -> None:
         try:

@@ -36,7 +36,13 @@ class Service(Protocol):
         """Whether the tunnel is configured."""
 
     async def handle(self, request: Message, kernel: Kernel) -> Message:
-        """Carry out one request; errors that the kernel shall see are TelemagicErrors."""
+        """Carry out one request; errors that the kernel shall see are TelemagicErrors.
+
+        Also for notifications, in the order in which they came as long as nothing is awaited; nobody sees the answer.
+        """
+
+    def kernel_left(self, kernel: Kernel) -> None:
+        """Learn that a kernel has gone, once for each that said Hello."""
 
 
 def peer_of(sock: socket.socket) -> tuple[int, int]:
@@ -132,6 +138,7 @@ class ControlServer:
             writer.close()
             if kernel in self._kernels:
                 self._kernels.discard(kernel)
+                self._service.kernel_left(kernel)
                 self._check_alone()
 
     async def _serve(self, reader: asyncio.StreamReader, kernel: Kernel) -> None:
@@ -170,7 +177,8 @@ class ControlServer:
             answer = await self._service.handle(envelope.body, kernel)
         except TelemagicError as error:
             answer = Failed.of(error)
-        kernel.send(answer, envelope.id)
+        if envelope.id:  # else it was a notification
+            kernel.send(answer, envelope.id)
 
 
 def _tell_bug(kernel: Kernel, request: int, task: asyncio.Task[None]) -> None:

@@ -17,7 +17,7 @@ from telehelper.datapath.cluster_dns import OWN_FLOWS, ClusterDns
 from telehelper.errors import LocalProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable
 
     from telehelper.core.flows import FlowRecord
     from telehelper.core.frames import Address, Frame
@@ -56,13 +56,20 @@ class Names(Protocol):
 
 
 class Engine:
-    """Performs what the stack decides. Attach `tun`, `tunnel` and `names` before the first packet."""
+    """Performs what the stack decides. Attach `tun`, `tunnel` and `names` before the first packet.
+
+    Attributes
+    ----------
+    flow_opened
+        Called for each new flow, before its OPEN goes out.
+    """
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.tun: Tun | None = None
         self.tunnel: FrameSink | None = None
         self.names: Names | None = None
+        self.flow_opened: Callable[[int, FiveTuple], None] = lambda _flow, _five_tuple: None
         self._alarm = Alarm(self._fire)
         self._cluster_dns = ClusterDns(self._send, self._forget, self._cluster_answered, self._cluster_failed)
 
@@ -146,8 +153,10 @@ class Engine:
                     tunnel.forget(action.flow)
                 case LocalDatagram():
                     names.query(action.five_tuple, bytes(action.payload))
-                case FlowOpened() | Drop():
-                    pass  # both are counted in the stack's own table
+                case FlowOpened():
+                    self.flow_opened(action.flow, action.five_tuple)
+                case Drop():
+                    pass  # counted in the stack's own table
                 case _:
                     assert_never(action)
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from telehelper.core.route_plan import APPLIED, MAPPED, SKIPPED
 from telehelper.messages import CidrRow, RouteRow
-from telehelper.observing import FlowRow
 
 if TYPE_CHECKING:
     from collections import abc
@@ -45,14 +44,10 @@ NOBODY: Final = Owner()
 NOWHERE: Final = Place()
 
 
-def flow_row(
-    record: FlowRecord,
-    clock_offset: float,
-    names: abc.Mapping[Address, str],
-    owner: Owner = NOBODY,
-    place: Place = NOWHERE,
-) -> FlowRow:
-    """Describe one flow.
+def flow_values(
+    record: FlowRecord, clock_offset: float, name: str, owner: Owner = NOBODY, place: Place = NOWHERE
+) -> tuple[object, ...]:
+    """Describe one flow: the values of a :class:`~telehelper.observing.FlowRow`, in the order of its fields.
 
     Parameters
     ----------
@@ -60,47 +55,40 @@ def flow_row(
         With monotonic times.
     clock_offset
         What makes Unix seconds of monotonic ones.
-    names
-        Names that were resolved, by address.
+    name
+        That was resolved to its address.
     owner, place
         Of the flow's two ends.
     """
     opened, connected = record.opened_at, record.connected_at
     first_byte, closed = record.first_byte_at, record.closed_at
     five = record.five_tuple
-    return FlowRow(
-        flow=record.flow,
-        protocol=five.protocol.name,
-        src=str(five.src),
-        sport=five.sport,
-        dst=str(five.dst),
-        dport=five.dport,
-        name=names.get(five.dst, ""),
-        state=record.state,
-        opened_at=opened + clock_offset,
-        closed_at=UNKNOWN if closed is None else closed + clock_offset,
-        dns=UNKNOWN,
-        queue=UNKNOWN,
-        connect=UNKNOWN if connected is None else connected - opened,
-        dial=UNKNOWN,
-        tunnel=UNKNOWN,
-        first_byte=UNKNOWN if connected is None or first_byte is None else first_byte - connected,
-        wait=UNKNOWN,
-        transfer=UNKNOWN,
-        bytes_up=record.bytes_up,
-        bytes_down=record.bytes_down,
-        packets_up=record.packets_up,
-        packets_down=record.packets_down,
-        reason=record.reason,
-        service=place.service,
-        namespace=place.namespace,
-        pod=place.pod,
-        node=place.node,
-        uid=owner.uid,
-        pid=owner.pid,
-        process=owner.process,
-        notebook=owner.notebook,
-        cell=owner.cell,
+    return (
+        record.flow,
+        five.protocol.name,
+        str(five.src),
+        five.sport,
+        str(five.dst),
+        five.dport,
+        name,
+        record.state,
+        opened + clock_offset,
+        UNKNOWN if closed is None else closed + clock_offset,
+        UNKNOWN,
+        UNKNOWN,
+        UNKNOWN if connected is None else connected - opened,
+        UNKNOWN,
+        UNKNOWN,
+        UNKNOWN if connected is None or first_byte is None else first_byte - connected,
+        UNKNOWN,
+        UNKNOWN,
+        record.bytes_up,
+        record.bytes_down,
+        record.packets_up,
+        record.packets_down,
+        record.reason,
+        *place,
+        *owner,
     )
 
 

@@ -17,8 +17,9 @@ from telehelper.errors import NotConnected
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from telehelper.core.flows import FlowRecord
+    from telehelper.core.flows import FiveTuple, FlowRecord
     from telehelper.core.frames import Address, Frame
+    from telehelper.datapath.engine import FrameSink
     from telehelper.datapath.netd_client import NetdClient
     from telehelper.datapath.tunnel import Tunnel
     from telehelper.messages import Connect, VifOpened
@@ -38,11 +39,17 @@ class Vif:
     ----------
     router, namer
         Its routes, and its names.
+    flow_opened
+        Called for each new flow, before anything is sent for it.
+    guard
+        Puts what decides on flows before the tunnel; it may answer the engine in the tunnel's place.
     """
 
     def __init__(self, netd: NetdClient, tunnel: Tunnel, on_lost: Callable[[str], None]) -> None:
         self.router = Router(netd)
         self.namer = Namer(netd, self.router)
+        self.flow_opened: Callable[[int, FiveTuple], None] = lambda _flow, _five_tuple: None
+        self.guard: Callable[[FrameSink, Callable[[list[Frame]], None]], FrameSink] = lambda tunnel, _: tunnel
         self._netd = netd
         self._tunnel = tunnel
         self._on_lost = on_lost
@@ -76,7 +83,9 @@ class Vif:
             resolver=(self.router.resolver, DNS_PORT),
         )
         self._engine = Engine(stack)
-        self._engine.tunnel = self.router.sink(self._tunnel, self._engine.frames_received)
+        self._engine.flow_opened = self.flow_opened
+        answer = self._engine.frames_received
+        self._engine.tunnel = self.guard(self.router.sink(self._tunnel, answer), answer)
         self.router.in_use = self._destinations
         self.namer.attach(self._engine, info, namespace)
         return said
@@ -126,6 +135,11 @@ class Vif:
     def name(self) -> str:
         """Name of the interface."""
         return self._opened.name if self._opened is not None else ""
+
+    @property
+    def index(self) -> int:
+        """Index of the interface; 0 before it is there."""
+        return self._opened.index if self._opened is not None else 0
 
     @property
     def offload(self) -> str:

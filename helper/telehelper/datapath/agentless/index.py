@@ -176,6 +176,10 @@ class Index:
         key = self._pod_at.get(address)
         return None if key is None else self._pods.get(key)
 
+    def pods_on_host(self, address: Address) -> list[Pod]:
+        """Return the pods that have a node's address; looks through all."""
+        return [pod for pod in self._pods.values() if pod.is_on_host and address in pod.addresses]
+
     def routes(self, service: Key) -> Iterator[Route]:
         """Go through the ready endpoints of a service."""
         for each in self._slices_of.get(service, {}).values():
