@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 GRACE: Final = 1.0  # seconds that the data plane gets to report its own timeout, which says more than ours
 UNDO_PATIENCE: Final = 4.0  # seconds for a data plane to undo and exit; the promise to the user is 5
+NOBODY_HINT: Final = (
+    "first, in a terminal: telemagic connect; notebooks of yours share that connection and need no password"
+)
 EXIT_PATIENCE: Final = 1.5  # seconds for a process that has undone everything to exit; Python takes about 0.3
 POLL: Final = 0.02  # seconds between looks at a file or lock that gives no event
 
@@ -188,7 +191,7 @@ class Attempt:
         except SudoDenied as error:
             if self.asker is None or not self.asker.refusal:
                 raise
-            raise SudoDenied(self.asker.refusal, hint=error.hint) from error
+            raise SudoDenied(self.asker.refusal, hint=NOBODY_HINT) from error
 
     async def _connect(self, budget: asyncio.Timeout) -> tuple[ControlClient, messages.Status]:
         client = await self._attach()

@@ -178,10 +178,6 @@ class Tree:
         """The parser of `%%tele`."""
         return self._parsers[CELL]
 
-    def summary(self, name: str) -> str:
-        """Return what a subcommand does, in one line."""
-        return self._commands[name].SUMMARY
-
     def parse_cell(self, words: Sequence[str]) -> argparse.Namespace | Text:
         """Understand the first line of a connected cell, without its `%%tele`; a Text when it only asks for help.
 
