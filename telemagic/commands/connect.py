@@ -60,6 +60,10 @@ def add_arguments(parser: Parser) -> None:
         default="refuse",
         help="a network of the cluster is this machine's already: refuse (default), take it, exclude it, or map it",
     )
+    _add_way_in(parser)
+
+
+def _add_way_in(parser: Parser) -> None:
     parser.add_argument(
         "--via",
         choices=WAYS,

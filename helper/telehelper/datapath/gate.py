@@ -31,6 +31,7 @@ from telehelper.core.flows import FiveTuple
 from telehelper.core.frames import Frame, FrameType, Open, Proto, decode_open, encode_coded
 from telehelper.datapath.cluster_dns import OWN_FLOWS
 from telehelper.datapath.owners import ROOT
+from telehelper.datapath.report import NOT_YOURS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,7 +141,7 @@ class Gate:
     def _refuse(self, flow: int, uid: int, five_tuple: FiveTuple, kind: FrameType) -> None:
         self._refused.add(flow)
         whose = f"uid {uid}'s" if uid != UNKNOWN else "nobody's who is known"
-        said = encode_coded(kind, flow, errno.ECONNREFUSED, f"not yours: {whose}")
+        said = encode_coded(kind, flow, errno.ECONNREFUSED, f"{NOT_YOURS}: {whose}")
         # Not from inside send(): the engine is in the middle of something.
         asyncio.get_running_loop().call_soon(self._answer, [said])
         self._on_refused(Refused(uid, five_tuple))

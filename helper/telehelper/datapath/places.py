@@ -11,6 +11,9 @@ so that none takes the event loop more than some milliseconds. For an address th
 for pods with this very address (field selector ``status.podIP``), never for all pods. Everywhere if the user may, else in
 the connected namespace and those of the names that were resolved.
 
+What a round has listed is kept, so that a flow to another service, which may be over within a second, need not wait for the
+next round.
+
 *Certainty.* A pod is named if the address is its own, or of a service with exactly one ready endpoint. Many pods share a
 node's address: then only the node is named.
 
@@ -73,8 +76,8 @@ class Places:
     ----------
     real
         Tells the cluster's own address of one that programs were told.
-    names
-        Tells the names that were resolved, by address: ``postgres.shop``.
+    name_of
+        Tells the name that was resolved to an address, or an empty text: ``postgres.shop``.
     on_change
         Called when addresses have become something else.
 
@@ -91,19 +94,21 @@ class Places:
     def __init__(
         self,
         real: Callable[[Address], Address],
-        names: Callable[[], Mapping[Address, str]],
+        name_of: Callable[[Address], str],
         on_change: Callable[[], None],
     ) -> None:
         self.api: ApiReader | None = None
         self.namespace = ""
         self.index: Callable[[], Index | None] = lambda: None
         self._real = real
-        self._names = names
+        self._name_of = name_of
         self._on_change = on_change
         self._known: OrderedDict[Address, _Known] = OrderedDict()
         self._wanted: dict[Address, None] = {}
         self._forbidden: dict[str, float] = {}  # until when, by path
         self._next_round = 0.0
+        self._seen = Index()  # what the last round listed
+        self._seen_until = 0.0
         self._asking: asyncio.Task[None] | None = None
 
     def place_of(self, address: Address) -> Place:
@@ -127,10 +132,22 @@ class Places:
         index = self.index()
         if index is not None:
             self._keep(address, place_in(index, self._real(address)), INDEX_AGAIN)
-        elif self.api is not None and len(self._wanted) < WANTED:
+            return
+        if monotonic() < self._seen_until and self._is_listed(address):
+            return
+        if self.api is not None and len(self._wanted) < WANTED:
             self._wanted[address] = None
             if self._asking is None or self._asking.done():
                 self._asking = asyncio.get_running_loop().create_task(self._ask(self.api))
+
+    def _is_listed(self, address: Address) -> bool:
+        """Whether the last round's lists say all of an address; of a pod they do not surely tell the name."""
+        real = self._real(address)
+        is_service = self._seen.service_at(real) is not None
+        place = place_in(self._seen, real)
+        if place != NOWHERE and (is_service or address not in self._known):
+            self._keep(address, place, FRESH if is_service else 0.0)
+        return is_service
 
     async def _ask(self, api: ApiReader) -> None:
         while self._wanted:
@@ -158,12 +175,12 @@ class Places:
             if found[address] == NOWHERE:
                 del found[address]
                 self._wanted[address] = None
+        self._seen, self._seen_until = index, monotonic() + FRESH
         self._settle(found)
 
     def _scopes(self, wanted: Sequence[Address]) -> list[str]:
         """Return the namespaces to look at where not everywhere may be: the connected one, and those of names."""
-        names = self._names()
-        labels = [names.get(address, "").split(".") for address in wanted]
+        labels = [self._name_of(address).split(".") for address in wanted]
         known = [label[1] for label in labels if len(label) > 1]
         return list(dict.fromkeys(name for name in (self.namespace, *known) if name))[:NAMESPACES]
 
@@ -266,8 +283,7 @@ def place_in(index: Index, address: Address) -> Place:
     pod = index.pod_at(address)
     if pod is not None:
         return Place(name, pod.key.namespace, pod.key.name, pod.node)
-    on_host = index.pods_on_host(address)
-    nodes = {route.endpoint.node for route in routes} | {each.node for each in on_host}
+    nodes = {route.endpoint.node for route in routes} | {index.node_at(address)}
     return Place(name, namespace, node=_only(nodes - {""}) or "")
 
 

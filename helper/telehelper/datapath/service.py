@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from ipaddress import ip_address
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +24,7 @@ from telehelper.datapath.observer import Observer
 from telehelper.datapath.outside import Outside
 from telehelper.datapath.phases import PhaseLog
 from telehelper.datapath.places import Places
-from telehelper.datapath.report import cidr_rows
+from telehelper.datapath.standing import describe
 from telehelper.datapath.tunnel import Tunnel
 from telehelper.datapath.vif import Vif
 from telehelper.datapath.ways import ClusterUplink, WayIn, choose_way
@@ -93,12 +95,10 @@ class DataPlane:
         self._info: ClusterInfo | None = None  # as last told, by this uplink or the one before
         self._vif = Vif(netd, self._tunnel, self._device_lost)
         self._vif.namer.note = self._note
-        self.observer = Observer(self._vif)
-        self._attribution = Attribution(self.observer.touch, lambda _who, _line: None)
+        self.observer = Observer(self._vif, self._tunnel, self.status)
+        self._attribution = Attribution(self.observer.touch, self.observer.kept_out)
         self.observer.owners, self._vif.guard = self._attribution.owners, self._attribution.guard
-        self._places = Places(
-            self._vif.router.real, lambda: self._vif.namer.names, self.observer.places_changed
-        )
+        self._places = Places(self._vif.router.real, self.observer.name_of, self.observer.places_changed)
         self._places.index = self._index
         self.observer.places = self._places
         self._outside = Outside(self._network_changed, self._machine_woke, lambda: self._vif.name)
@@ -112,7 +112,7 @@ class DataPlane:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection is up, or was and is coming back."""
+        """Whether the connection is up, or is coming back."""
         return self._state in ("connected", "reconnecting")
 
     async def handle(self, request: Message, kernel: Kernel) -> Message:
@@ -175,6 +175,7 @@ class DataPlane:
         self._connected_at = time.time()
         self._state = "connected" if self._tunnel.is_up else "reconnecting"
         self._outside.start()
+        self.observer.start()
 
     async def _give_up(self) -> None:
         self._connecting = None  # or closing would cancel us, who are about to tell the error
@@ -280,6 +281,7 @@ class DataPlane:
         if not up and self._api is not None:
             self._api.reconnect()
         self._vif.tunnel_changed(up)
+        self.observer.events.note(observer.TUNNEL_UP if up else observer.TUNNEL_DOWN, "tunnel", reason)
         self._broadcast(TunnelChanged(up, reason))
 
     def info_changed(self, info: ClusterInfo) -> None:
@@ -319,48 +321,22 @@ class DataPlane:
 
     def _note(self, line: str) -> None:
         self._notices = [*self._notices, line][-KEPT_NOTICES:]
+        self.observer.events.note(observer.NOTE, "", line)
 
     # --- reports
 
     def status(self) -> Status:
         """Describe the connection."""
         info = self._info if self.is_connected else None
-        router = self._vif.router
-        totals = self._vif.totals
-        rtt = self._tunnel.rtt
-        return Status(
+        told = (self._attribution.notices, self._notices, info.notices if info else (), self._vif.notices)
+        return replace(
+            describe(self._vif, self._tunnel, self._access, self._way, self._uplink, info),
             state=self._state,
-            context=self._access.context if self._access else "",
             namespace=self._namespace() if self._request else "",
-            server=self._access.server if self._access else "",
-            via=self._way.via if self._way else "",
-            manager=self._uplink.manager if self._uplink else "",
-            manager_version=self._uplink.manager_version if self._uplink else "",
-            device=self._vif.name,
-            address=str(router.address or ""),
-            address_v6=str(router.address_v6 or ""),
-            dns=self._vif.namer.mechanism,
-            dns_server=str(router.resolver or ""),
-            domains=self._vif.namer.domains,
-            cluster_domain=info.cluster_domain if info else "",
             connected_at=self._connected_at,
-            rtt=-1.0 if rtt is None else rtt,
-            carriers=self._tunnel.carriers,
-            flows_open=self._vif.open_flows,
-            flows_total=totals.flows,
-            bytes_up=totals.bytes_up,
-            bytes_down=totals.bytes_down,
-            cidrs=cidr_rows(info) if info else (),
             phases=self._phases.rows,
-            notices=(
-                *self._attribution.notices,
-                *self._notices,
-                *(info.notices if info else ()),
-                *self._vif.notices,
-            ),
-            offload=self._vif.offload,
+            notices=tuple(chain.from_iterable(told)),
             last_error=self._last_error or self._tunnel.last_error,
-            carrier=self._way.carrier if self._way else "",
         )
 
     # --- down
@@ -389,6 +365,7 @@ class DataPlane:
     async def _close(self) -> None:
         self._state = "closed"
         self._outside.close()
+        self.observer.close()
         for task in self._updates | ({self._connecting} if self._connecting else set()):
             if task is not asyncio.current_task():
                 task.cancel()

@@ -17,7 +17,7 @@ from telehelper.errors import NotConnected
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from telehelper.core.flows import FiveTuple, FlowRecord
+    from telehelper.core.flows import FlowRecord, FlowStats
     from telehelper.core.frames import Address, Frame
     from telehelper.datapath.engine import FrameSink
     from telehelper.datapath.netd_client import NetdClient
@@ -40,7 +40,7 @@ class Vif:
     router, namer
         Its routes, and its names.
     flow_opened
-        Called for each new flow, before anything is sent for it.
+        Called for each new flow with its counters, before anything is sent for it.
     guard
         Puts what decides on flows before the tunnel; it may answer the engine in the tunnel's place.
     """
@@ -48,7 +48,7 @@ class Vif:
     def __init__(self, netd: NetdClient, tunnel: Tunnel, on_lost: Callable[[str], None]) -> None:
         self.router = Router(netd)
         self.namer = Namer(netd, self.router)
-        self.flow_opened: Callable[[int, FiveTuple], None] = lambda _flow, _five_tuple: None
+        self.flow_opened: Callable[[FlowStats], None] = lambda _stats: None
         self.guard: Callable[[FrameSink, Callable[[list[Frame]], None]], FrameSink] = lambda tunnel, _: tunnel
         self._netd = netd
         self._tunnel = tunnel
@@ -84,6 +84,7 @@ class Vif:
         )
         self._engine = Engine(stack)
         self._engine.flow_opened = self.flow_opened
+        self._tunnel.open_sent = self._engine.open_sent
         answer = self._engine.frames_received
         self._engine.tunnel = self.guard(self.router.sink(self._tunnel, answer), answer)
         self.router.in_use = self._destinations
@@ -91,7 +92,7 @@ class Vif:
         return said
 
     def _destinations(self) -> set[Address]:
-        return {record.five_tuple.dst for record in self.snapshot() if record.closed_at is None}
+        return {stats.five_tuple.dst for stats, _ in self.live()}
 
     def start(self) -> None:
         """Let packets flow."""
@@ -170,6 +171,10 @@ class Vif:
         written = {"TUN queue full": self._tun.dropped} if self._tun is not None and self._tun.dropped else {}
         return {**self._engine.stack.drops, **written}
 
-    def snapshot(self) -> list[FlowRecord]:
-        """Return a consistent copy of the flow table."""
-        return self._engine.snapshot() if self._engine is not None else []
+    def live(self) -> list[tuple[FlowStats, str]]:
+        """Return the open flows with their states' names; see :meth:`Stack.live`."""
+        return self._engine.stack.live() if self._engine is not None else []
+
+    def take_closed(self) -> list[FlowRecord]:
+        """Hand over the records of flows that have closed since the last call."""
+        return self._engine.stack.take_closed() if self._engine is not None else []
