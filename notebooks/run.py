@@ -190,7 +190,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("notebook", type=Path)
     parser.add_argument("--save", type=Path, help="write the notebook with its outputs to this file")
     parser.add_argument(
-        "--keep", action="store_true", help="write the outputs into the notebook itself, for readers on the web"
+        "--keep",
+        action="store_true",
+        help="write the outputs into the notebook itself, for readers on the web",
     )
     parser.add_argument("--width", type=int, default=0, help="columns for tables (default: the terminal's)")
     options = parser.parse_args(argv)
@@ -202,7 +204,9 @@ def main(argv: list[str] | None = None) -> int:
     width = options.width or shutil.get_terminal_size((WIDTH, 24)).columns
     with tempfile.TemporaryDirectory(prefix="tele-nb-", ignore_cleanup_errors=True) as base:
         use_private_directories(Path(base), width)
-        os.environ["JPY_SESSION_NAME"] = options.notebook.name  # as Jupyter does: flows are told by it whose they are
+        os.environ["JPY_SESSION_NAME"] = (
+            options.notebook.name
+        )  # as Jupyter does: flows are told by it whose they are
         try:
             ok = run(notebook, Path(base), width)
         finally:

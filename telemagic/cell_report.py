@@ -20,6 +20,7 @@ SLACK: Final = (
     0.05  # seconds by which a flow may seem to be older than the cell that opened it: two clocks' readings
 )
 
+FAILED: Final = "failed"
 TIMES: Final[tuple[tuple[str, str, Callable[[FlowRow], float]], ...]] = (
     ("DNS", "dns_ms", lambda row: row.dns),
     ("connect", "connect_ms", lambda row: row.connect),
@@ -132,7 +133,9 @@ class CellReport:
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         return self._card()._repr_mimebundle_()
 
-    def _title(self) -> str:
+    @property
+    def title(self) -> str:
+        """How many flows, how long, how many bytes."""
         flows = "1 flow" if len(self.rows) == 1 else f"{len(self.rows) or 'no'} flows"
         total = [f"{flows} in {duration(self.seconds)}"]
         if self.rows:
@@ -146,9 +149,15 @@ class CellReport:
         more = f"{len(lines) - len(shown)} more services" if len(lines) > len(shown) else ""
         notes = [line for line in (more, self.note) if line]
         name = f"Cell [{self.cell}]" if self.cell else "This cell"
-        heads = ("service", "flows", "failed", "up", "down", *(title for title, _, _ in TIMES))
+        heads = ["service", "flows", FAILED, "up", "down", *(title for title, _, _ in TIMES)]
         cells = [_cells(line) for line in shown]
-        text = [f"{name}: {self._title()}"]
+        if not any(line.failed for line in shown):  # the usual case needs no column
+            at = heads.index(FAILED)
+            heads, cells = (
+                heads[:at] + heads[at + 1 :],
+                [row[:at] + row[at + 1 :] for row in cells],
+            )
+        text = [f"{name}: {self.title}"]
         if shown:
             text += [f"  {row}" for row in _aligned([heads, *cells])]
         text += [f"  note: {line}" for line in notes]
@@ -163,18 +172,23 @@ def _html(
     tone = "bad" if any(line.failed for line in report.lines) else "good" if report.rows else "idle"
     html = (
         f'<div class="tm-head tm-{tone}"><i class="tm-dot"></i><b>{escape(name)}</b>'
-        f'<span>{escape(report._title())}</span><span class="tm-right">{escape(report.context)}</span></div>'
+        f'<span>{escape(report.title)}</span><span class="tm-right">{escape(report.context)}</span></div>'
     )
     if cells:
-        row = "".join(
-            f'<th scope="col"{_numeric(index)}>{escape(head)}</th>' for index, head in enumerate(heads)
-        )
-        body = "".join(
-            "<tr>" + "".join(f"<td{_numeric(i)}>{escape(cell)}</td>" for i, cell in enumerate(line)) + "</tr>"
-            for line in cells
-        )
-        html += f"<table><thead><tr>{row}</tr></thead><tbody>{body}</tbody></table>"
+        titles = "".join(f'<th scope="col"{_numeric(i)}>{escape(head)}</th>' for i, head in enumerate(heads))
+        body = "".join(_row(line, heads) for line in cells)
+        html += f'<table class="tm-cidrs"><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>'
     return html + "".join(f'<div class="tm-note">{escape(line)}</div>' for line in notes)
+
+
+def _row(cells: Sequence[str], heads: Sequence[str]) -> str:
+    shown = [f'<th scope="row">{escape(cells[0])}</th>']
+    for head, cell in zip(heads[1:], cells[1:], strict=True):
+        text = escape(cell)
+        if head == FAILED and cell:
+            text = f'<span class="tm-chip tm-failed">{text}</span>'
+        shown.append(f'<td class="tm-num">{text}</td>')
+    return f"<tr>{''.join(shown)}</tr>"
 
 
 def _numeric(index: int) -> str:
@@ -206,10 +220,10 @@ def _failed(row: FlowRow) -> bool:
     return row.protocol == "TCP" and row.closed_at >= 0 and row.connect < 0
 
 
-def _cells(line: Line) -> tuple[str, ...]:
+def _cells(line: Line) -> list[str]:
     times = ("" if each is None else f"{each * 1e3:.2f} ms" for each in line.times)
     failed = str(line.failed) if line.failed else ""
-    return line.service, str(line.flows), failed, cards.size(line.up), cards.size(line.down), *times
+    return [line.service, str(line.flows), failed, cards.size(line.up), cards.size(line.down), *times]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

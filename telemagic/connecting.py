@@ -10,7 +10,7 @@ import ipaddress
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -19,7 +19,7 @@ from telehelper.endpoint import PORTFORWARD, parse_carrier
 from telehelper.errors import ConnectTimeout, HelperLost, SudoDenied, UsageError
 from telehelper.messages import Connect, GetStatus, Message, PhaseChanged
 
-from telemagic import kubeconfig, loop, paths
+from telemagic import config, kubeconfig, loop, paths
 from telemagic.config import DNS_MECHANISMS, ON_CONFLICT, WAYS
 from telemagic.control import ControlClient
 
@@ -95,16 +95,30 @@ class Target:
         return self.options.namespace or self.context.namespace or "default"
 
 
+def of_defaults(options: ConnectOptions) -> ConnectOptions:
+    """Say which cluster where the options do not, but the user's defaults do; for scripts, as lines have it already."""
+    settings = config.current()
+    return replace(
+        options,
+        context=options.context or settings.context,
+        namespace=options.namespace or settings.namespace,
+        kubeconfig=options.kubeconfig or settings.kubeconfig,
+    )
+
+
 def resolve(options: ConnectOptions) -> Target:
     """Find out which cluster is meant, without touching the network.
 
     Raises
     ------
+    ConfigError
+        A file with defaults cannot be used.
     KubeconfigError
         The kubeconfig or the context is not there or not usable.
     HelperMissing
         The runtime directory is refused.
     """
+    options = of_defaults(options)
     options.check()
     found = kubeconfig.read(options.kubeconfig)
     context = found.choose(options.context)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from telehelper.errors import NotConnected
 
 from telemagic import cards, kubeconfig
+from telemagic.connecting import of_defaults
 from telemagic.connection import Connection
 
 if TYPE_CHECKING:
@@ -24,11 +25,11 @@ ELSEWHERE: Final = "for another cluster: %tele connect --kubeconfig FILE"
 
 def applies(options: ConnectOptions) -> bool:
     """Whether this process runs in a pod, and the user has not named a cluster: by a flag, a default or a kubeconfig."""
-    return (
-        bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
-        and (SERVICE_ACCOUNT / "token").exists()
-        and not (options.context or options.kubeconfig)
-        and not any(path.exists() for path in kubeconfig.search_path())
+    if not os.environ.get("KUBERNETES_SERVICE_HOST") or not (SERVICE_ACCOUNT / "token").exists():
+        return False
+    options = of_defaults(options)
+    return not (options.context or options.kubeconfig) and not any(
+        path.exists() for path in kubeconfig.search_path()
     )
 
 

@@ -56,6 +56,9 @@ class TeleMagics(Magics):  # type: ignore[misc]  # IPython is untyped
         self._by_user |= set(self.config.get(type(self).__name__, {})) & set(_TRAITS)
         self.observe(self._set, _TRAITS)
         self._tree = Tree(PROG, self.settings)
+        # `%tele?` and `%%tele?` show these; made from the same tree, so they cannot lie.
+        type(self).tele.__doc__ = self._tree.help().text
+        type(self)._misplaced_cell.__doc__ = self._tree.cell.format_help()
 
     @property
     def tree(self) -> Tree:
@@ -91,7 +94,7 @@ class TeleMagics(Magics):  # type: ignore[misc]  # IPython is untyped
 
     @output_can_be_silenced  # type: ignore[untyped-decorator]  # IPython is untyped
     @line_magic  # type: ignore[untyped-decorator]  # IPython is untyped
-    def tele(self, line: str) -> object:  # noqa: D102  # set below: `%tele?` shows it
+    def tele(self, line: str) -> object:  # noqa: D102  # set above: `%tele?` shows it
         try:
             understood = self._tree.parse(_split(line))
         except errors.UsageError as error:
@@ -145,11 +148,6 @@ class TeleMagics(Magics):  # type: ignore[misc]  # IPython is untyped
 
 # Commands that look up a name of the user's in the cluster.
 _LOOKING: Final = frozenset({"ping", "resolve"})
-
-# `%tele?` shows this, and `%%tele?`; made from the same tree, so it cannot lie.
-_ABOUT: Final = Tree(PROG)
-TeleMagics.tele.__doc__ = _ABOUT.help().text
-TeleMagics._misplaced_cell.__doc__ = _ABOUT.cell.format_help()
 
 
 def _split(line: str) -> list[str]:

@@ -24,6 +24,8 @@ COMMANDS: Final = (
     "connect",
     "status",
     "flows",
+    "latency",
+    "events",
     "routes",
     "services",
     "pods",

@@ -178,9 +178,9 @@ def kernel(**names: object) -> SimpleNamespace:
 @pytest.mark.parametrize(
     ("session_name", "names", "expected"),
     [
-        ("/home/ada/work/orders.ipynb", {}, "orders.ipynb"),  # Jupyter Server
+        ("/home/ada/nb/orders.ipynb", {}, "orders.ipynb"),  # Jupyter Server
         (
-            "work/orders-jvsc-0a1b2c3d-0a1b-0a1b-0a1b-0a1b2c3d4e5f.ipynb",
+            "nb/orders-jvsc-0a1b2c3d-0a1b-0a1b-0a1b-0a1b2c3d4e5f.ipynb",
             {},
             "orders.ipynb",
         ),  # VS Code, remote

@@ -122,6 +122,12 @@ def test_text() -> None:
     assert len({len(line) for line in lines[1:3]}) == 1  # aligned
 
 
+def test_the_column_of_failures_is_there_when_there_are_some() -> None:
+    assert "failed" not in repr(CellReport(3, 1.0, (flow(1),)))
+    failed = CellReport(3, 1.0, (flow(1), flow(2, connect=-1.0, closed_at=BEGAN + 2)))
+    assert '<span class="tm-chip tm-failed">1</span>' in failed._repr_mimebundle_()["text/html"]
+
+
 def test_nothing_happened() -> None:
     report = CellReport(0, 12.3, ())
     assert repr(report) == "This cell: no flows in 12 s"

@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from telemagic import config, production
+import telemagic
+from telemagic import config, live, production
 from telemagic.__main__ import main
 from telemagic.config import BUILT_IN, HELP, ConfigError, Settings, from_files
+from telemagic.connecting import ConnectOptions
+from telemagic.control_fake import FakeLauncher, Script
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
-    from telemagic.control_fake import FakeLauncher
     from telemagic.session import Session
 
 
@@ -200,6 +202,38 @@ def test_the_command_uses_the_same_defaults(
     assert main(["connect"]) == 1
     err = capsys.readouterr().err
     assert f"telemagic: {project}, [tool.telemagic]: context must be a text, not 5\n" in err
+
+
+def test_scripts_go_to_the_same_cluster(project: Path, session: Session) -> None:
+    project.write_text('[tool.telemagic]\ncontext = "staging"\nnamespace = "ml"')
+    with telemagic.connect() as found:
+        assert (found.context, found.namespace) == ("staging", "ml")
+    with telemagic.connect("demo", "shop") as found:
+        assert (found.context, found.namespace) == ("demo", "shop")
+
+
+@pytest.mark.parametrize(("after", "ticks"), [(0.0, 1), (60.0, 0)])
+def test_progress_after(make_session: Callable[[FakeLauncher], Session], after: float, ticks: int) -> None:
+    class Counting(live.Silent):
+        ticks = 0
+
+        def tick(self) -> None:
+            self.ticks += 1
+
+    config.use(lambda: Settings(progress_after=after))
+    viewer = Counting()
+    make_session(FakeLauncher(Script(phase_seconds=0.02))).connect(ConnectOptions(), viewer=viewer)
+    assert viewer.ticks == ticks
+
+
+def test_a_bad_file_starts_nothing(
+    make_session: Callable[[FakeLauncher], Session], project: Path, runtime: Path
+) -> None:
+    project.write_text("[tool.telemagic]\ntimeout = []")
+    launcher = FakeLauncher()
+    with pytest.raises(ConfigError):
+        make_session(launcher).connect(ConnectOptions())
+    assert launcher.started == []
 
 
 def test_the_demo_is_not_sought_in_another_context(project: Path) -> None:
