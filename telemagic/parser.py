@@ -21,6 +21,7 @@ COMMANDS: Final = (
     "connect",
     "status",
     "flows",
+    "dashboard",
     "routes",
     "services",
     "pods",
