@@ -15,7 +15,7 @@ from telemagic.feed import Feed
 from telemagic.results import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from types import TracebackType
 
     import pandas as pd
@@ -32,7 +32,6 @@ LIST_PATIENCE: Final = 35.0  # seconds for what is asked of the API server; the 
 LOOKUP_PATIENCE: Final = (
     20.0  # seconds for a name; the data plane's own limit is 12, and a list of services after it
 )
-PRODUCTION: Final = ("*prod*",)  # contexts that look like what must not be broken
 UNDO_PATIENCE: Final = 8.0  # seconds for a disconnect: the data plane's own undo is bounded by 5
 
 
@@ -212,7 +211,6 @@ class Connection:
         rows: int = 5000,
         height: int = 290,
         static: bool = False,
-        production: Sequence[str] = PRODUCTION,
     ) -> Dashboard | cards.Card:
         """Return a live view of this connection; a card that sums it up where there are no widgets.
 
@@ -222,8 +220,6 @@ class Connection:
             How often a second it changes, how many flows it keeps, and how many pixels the flow table is high.
         static
             Only the card.
-        production
-            Patterns such as `*prod*`; a context that matches one gets a banner.
 
         Raises
         ------
@@ -232,7 +228,7 @@ class Connection:
         """
         from telemagic.widgets import show  # late: json and cards only; widgets when there is a kernel
 
-        return show.dashboard(self, hz=hz, rows=rows, height=height, static=static, production=production)
+        return show.dashboard(self, hz=hz, rows=rows, height=height, static=static)
 
     def was_asked(self, name: str) -> bool:
         """Whether telemagic's resolver was asked for a name lately."""

@@ -19,14 +19,12 @@ from telehelper.errors import HelperLost, NotConnected
 from telehelper.messages import CidrRow, RouteRow
 from telehelper.observing import EVENT_COLUMNS, FLOW_COLUMNS, LATENCY_COLUMNS
 
-from telemagic import live
+from telemagic import live, production
 from telemagic.widgets.attention import Attention
 from telemagic.widgets.record import Record
 from telemagic.widgets.summary import summary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from telemagic.cards import Card
     from telemagic.connection import Connection
     from telemagic.feed import Subscription
@@ -70,17 +68,15 @@ class Dashboard(anywidget.AnyWidget):
     _esm = _read(*SCRIPTS)
     _css = _read("dashboard.css")
     columns = traitlets.Dict().tag(sync=True)
-    production = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    production = traitlets.Unicode().tag(sync=True)  # the pattern that the context's name matches
     rows = traitlets.Int(5000).tag(sync=True)
     height = traitlets.Int(320).tag(sync=True)
     over = traitlets.Dict().tag(sync=True)
 
-    def __init__(
-        self, connection: Connection, *, hz: float, rows: int, height: int, production: Sequence[str]
-    ) -> None:
+    def __init__(self, connection: Connection, *, hz: float, rows: int, height: int) -> None:
         super().__init__(
             columns={name: list(columns) for name, columns in COLUMNS.items()},
-            production=list(production),
+            production=production.pattern_of(connection.context),
             rows=rows,
             height=height,
         )

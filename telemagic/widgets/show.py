@@ -11,16 +11,12 @@ from telemagic import live
 from telemagic.widgets.summary import summary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from telemagic.cards import Card
     from telemagic.connection import Connection
     from telemagic.widgets.dashboard import Dashboard
 
 
-def dashboard(
-    connection: Connection, *, hz: float, rows: int, height: int, static: bool, production: Sequence[str]
-) -> Dashboard | Card:
+def dashboard(connection: Connection, *, hz: float, rows: int, height: int, static: bool) -> Dashboard | Card:
     """Return the live view, or the card."""
     _check("hz", hz, 0.1, 10)
     _check("rows", rows, 1, 100_000)
@@ -29,7 +25,7 @@ def dashboard(
         return summary(json.loads(connection.feed.snapshot()))
     from telemagic.widgets.dashboard import Dashboard  # late: ipywidgets takes 0.1 s
 
-    return Dashboard(connection, hz=hz, rows=rows, height=height, production=production)
+    return Dashboard(connection, hz=hz, rows=rows, height=height)
 
 
 def _check(name: str, value: float, least: float, most: float) -> None:

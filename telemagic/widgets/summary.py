@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SHOWN_FLOWS: Final = 12  # the newest
 SHOWN_EVENTS: Final = 8
 SHOWN_SERVICES: Final = 16
-_DEFAULTS: Final = {each.name: each.default for each in fields(FlowRow)}
+_DEFAULTS: Final[dict[str, Any]] = {each.name: each.default for each in fields(FlowRow)}
 
 
 def summary(told: dict[str, Any], *, over: str = "") -> cards.Card:
@@ -37,7 +37,7 @@ def summary(told: dict[str, Any], *, over: str = "") -> cards.Card:
     ]
     tables = [one for one in tables if one[2]]
     tone = "idle" if over else "good" if status.get("state") == "connected" else "busy"
-    html = cards.head(tone, word, context, namespace, _moment(told.get("at", -1)))
+    html = _head(tone, word, context, namespace, _moment(told.get("at", -1)))
     html += '<table class="tm-facts">' + "".join(
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in facts
     )
@@ -47,6 +47,14 @@ def summary(told: dict[str, Any], *, over: str = "") -> cards.Card:
     for title, head, rows in tables:
         lines += [f"  {title}", *_aligned((head, *rows))]
     return cards.Card("\n".join(map(cards.printable, lines)), cards.box(html))
+
+
+def _head(tone: str, word: str, context: str, namespace: str, right: str) -> str:
+    chip = f'<span class="tm-chip" title="namespace">{escape(namespace)}</span>' if namespace else ""
+    return (
+        f'<div class="tm-head tm-{tone}"><i class="tm-dot"></i><span>{escape(word)}</span>'
+        f'<b>{escape(context)}</b>{chip}<span class="tm-right">{escape(right)}</span></div>'
+    )
 
 
 def _facts(told: dict[str, Any], status: dict[str, Any], over: str) -> Iterable[tuple[str, str]]:
@@ -78,7 +86,7 @@ def _services(told: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _flows(told: dict[str, Any]) -> list[tuple[str, ...]]:
-    found = []
+    found: list[tuple[str, ...]] = []
     for values in reversed(told.get("flows", ())[-SHOWN_FLOWS:]):
         row = _DEFAULTS | dict(zip(FLOW_COLUMNS, values, strict=False))
         state = row["state"].lower().replace("_", " ")
@@ -104,7 +112,7 @@ def _events(told: dict[str, Any]) -> list[tuple[str, ...]]:
             row["kind"],
             row["subject"],
             row["detail"],
-            f"× {row['count']}" if row["count"] > 1 else "",
+            f"{row['count']} times" if row["count"] > 1 else "",
         )
         for row in reversed(rows)
     ]

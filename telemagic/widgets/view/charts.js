@@ -1,6 +1,8 @@
 // Two charts over time, on canvas: latencies on a logarithmic axis, throughput with down above and up below.
 
-const WINDOWS = [60, 120, 300, 600, 900]; // seconds; the smallest that holds what there is
+// Seconds shown → seconds between labels; the smallest that holds what there is.
+const WINDOWS = new Map([[60, 15], [120, 30], [300, 60], [600, 120], [900, 180]]);
+const PIXELS = 2.5; // for one point of a line: more would be noise
 const INSET = { left: 58, right: 10, top: 8, bottom: 20 };
 
 /** What the charts share: a sharp canvas, the time axis, and the line under the pointer. */
@@ -53,7 +55,8 @@ class TimeChart {
       bottom: height - INSET.bottom,
     };
     const held = store.time - store.series[0][0];
-    this.window = WINDOWS.find((seconds) => seconds >= held) ?? WINDOWS.at(-1);
+    this.window = [...WINDOWS.keys()].find((seconds) => seconds * 1.03 >= held) ?? SERIES_KEPT;
+    this.bins = binned(store.series, Math.ceil((this.window * PIXELS) / (this.plot.right - this.plot.left)));
     pen.font = `10.5px ${this.colours.family}`;
     this.timeAxis();
     this.paint();
@@ -66,19 +69,19 @@ class TimeChart {
   }
 
   timeAxis() {
-    const { pen, plot, colours } = this;
+    const { pen, plot, colours, store } = this;
     pen.fillStyle = colours.soft;
     pen.textBaseline = "top";
-    for (let step = 0; step <= 4; step += 1) {
-      const ago = (this.window * step) / 4;
-      pen.textAlign = step === 0 ? "right" : step === 4 ? "left" : "center";
-      const x = plot.right - ((plot.right - plot.left) * step) / 4;
-      pen.fillText(step ? `−${ago < 120 ? `${ago} s` : `${ago / 60} min`}` : "now", x, plot.bottom + 6);
+    const step = WINDOWS.get(this.window) * (plot.right - plot.left < 260 ? 2 : 1);
+    for (let ago = 0; ago <= this.window; ago += step) {
+      pen.textAlign = ago === 0 ? "right" : "center";
+      const text = this.window <= 120 ? `${ago} s` : `${ago / 60} min`;
+      pen.fillText(ago ? `−${text}` : "now", this.x(store.time - ago), plot.bottom + 6);
     }
   }
 
   /** A horizontal line with its label at the left. */
-  gridLine(y, label, strong = false) {
+  gridLine(y, label, strong = false, colour = this.colours.soft) {
     const { pen, plot, colours } = this;
     pen.strokeStyle = strong ? colours.axis : colours.grid;
     pen.lineWidth = 1;
@@ -86,7 +89,7 @@ class TimeChart {
     pen.moveTo(plot.left, Math.round(y) + 0.5);
     pen.lineTo(plot.right, Math.round(y) + 0.5);
     pen.stroke();
-    pen.fillStyle = colours.soft;
+    pen.fillStyle = colour;
     pen.textAlign = "right";
     pen.textBaseline = "middle";
     pen.fillText(label, plot.left - 8, y);
@@ -142,15 +145,16 @@ class LatencyChart extends TimeChart {
   dots(flows, y) {
     const { pen, colours } = this;
     pen.lineWidth = 1.2;
-    pen.globalAlpha = flows.length > 600 ? 0.45 : 0.85;
+    pen.globalAlpha = flows.length > 1500 ? 0.3 : flows.length > 400 ? 0.5 : 0.85;
+    const size = flows.length > 1500 ? 1.6 : 2.2;
     pen.strokeStyle = colours.connect;
     pen.beginPath();
     for (const flow of flows) {
       const value = flow.get("connect");
       if (!(value > 0)) continue;
       const [px, py] = [this.x(flow.opened), y(value)];
-      pen.moveTo(px + 2.2, py);
-      pen.arc(px, py, 2.2, 0, 2 * Math.PI);
+      pen.moveTo(px + size, py);
+      pen.arc(px, py, size, 0, 2 * Math.PI);
     }
     pen.stroke();
     pen.fillStyle = colours.first;
@@ -159,26 +163,36 @@ class LatencyChart extends TimeChart {
       const value = flow.get("first_byte");
       if (!(value > 0)) continue;
       const [px, py] = [this.x(flow.opened), y(value)];
-      pen.moveTo(px, py - 2.8);
-      pen.lineTo(px + 2.8, py);
-      pen.lineTo(px, py + 2.8);
-      pen.lineTo(px - 2.8, py);
+      pen.moveTo(px, py - size * 1.3);
+      pen.lineTo(px + size * 1.3, py);
+      pen.lineTo(px, py + size * 1.3);
+      pen.lineTo(px - size * 1.3, py);
     }
     pen.fill();
     pen.globalAlpha = 1;
   }
 
-  /** The tunnel's round trip; broken where it was not known. */
+  /** The tunnel's round trip, its median with the greatest as a shade; broken where it was not known. */
   line(y) {
-    const { pen, store, colours } = this;
+    const { pen, bins, colours } = this;
     pen.strokeStyle = colours.rtt;
+    pen.lineWidth = PIXELS * 0.9;
+    pen.globalAlpha = 0.3;
+    pen.beginPath();
+    for (const bin of bins) {
+      if (!(bin.rtt > 0)) continue;
+      pen.moveTo(this.x(bin.at), y(bin.rtt));
+      pen.lineTo(this.x(bin.at), y(bin.most));
+    }
+    pen.stroke();
+    pen.globalAlpha = 1;
     pen.lineWidth = 1.6;
     pen.lineJoin = "round";
     pen.beginPath();
-    let down = false;
-    for (const [at, rtt] of store.series) {
-      if (rtt > 0) pen[down ? "lineTo" : "moveTo"](this.x(at), y(rtt));
-      down = rtt > 0;
+    let drawing = false;
+    for (const bin of bins) {
+      if (bin.rtt > 0) pen[drawing ? "lineTo" : "moveTo"](this.x(bin.at), y(bin.rtt));
+      drawing = bin.rtt > 0;
     }
     pen.stroke();
   }
@@ -198,41 +212,50 @@ class ThroughputChart extends TimeChart {
     ]);
   }
 
+  /** Down above the axis, up below it; where one dwarfs the other each has a scale of its own. */
   paint() {
-    const { plot, store, colours, pen } = this;
-    const top = Math.max(1000, ...store.series.map((point) => point[3]));
-    const low = Math.max(0, ...store.series.map((point) => point[2]));
-    const step = niceStep(Math.max(top, low) / 2.2);
-    const above = Math.ceil(top / step) * step;
-    const below = Math.max(step * 0.5, Math.ceil((low / step) * 2) * step * 0.5);
-    const y = (value) => plot.top + ((above - value) / (above + below)) * (plot.bottom - plot.top);
-    for (let tick = above; tick >= -below; tick -= step) {
-      this.gridLine(y(tick), tick ? `${bytes(Math.abs(tick))}/s` : "0", tick === 0);
-    }
+    const { plot, colours, pen, bins } = this;
+    const most = (name) => Math.max(1000, ...bins.map((bin) => bin[name]));
+    const [down, up] = [most("down"), most("up")];
+    const zero = plot.top + (plot.bottom - plot.top) * 0.64;
+    const same = Math.max(down / up, up / down) < 4;
+    const above = this.half("down", same ? Math.max(down, up / 0.56) : down, zero, plot.top);
+    const below = this.half("up", same ? Math.max(down, up / 0.56) * 0.56 : up, zero, plot.bottom);
+    this.gridLine(zero, "0", true);
     pen.save();
     pen.beginPath();
     pen.rect(plot.left, plot.top - 2, plot.right - plot.left, plot.bottom - plot.top + 4);
     pen.clip();
-    this.area(3, 1, y, colours.down);
-    this.area(2, -1, y, colours.up);
+    this.area("down", zero, above, colours.down);
+    this.area("up", zero, below, colours.up);
     pen.restore();
     const found = this.pointed();
-    const text = found ? `${clock(found[0])}  ↓ ${bytes(found[3])}/s  ↑ ${bytes(found[2])}/s` : "";
-    put(this.readout, text);
+    put(this.readout, found ? `${clock(found[0])}  ↓ ${bytes(found[3])}/s  ↑ ${bytes(found[2])}/s` : "");
   }
 
-  area(index, sign, y, colour) {
-    const { pen, store } = this;
+  /** Draw the lines of one half, from `zero` to `edge`, and return how a value becomes a place in it. */
+  half(name, greatest, zero, edge) {
+    const room = Math.abs(edge - zero);
+    const step = niceStep(greatest / Math.max(1, Math.floor(room / 26)));
+    const scale = (edge - zero) / (Math.max(greatest, step) * 1.1);
+    for (let tick = step; tick <= Math.max(greatest, step) * 1.001; tick += step) {
+      this.gridLine(zero + tick * scale, `${bytes(tick).replace(".0 ", " ")}/s`, false, this.colours[name]);
+    }
+    return (value) => zero + value * scale;
+  }
+
+  area(name, zero, y, colour) {
+    const { pen, bins } = this;
     const outline = () => {
       pen.beginPath();
-      store.series.forEach((point, i) => pen[i ? "lineTo" : "moveTo"](this.x(point[0]), y(sign * point[index])));
+      bins.forEach((bin, index) => pen[index ? "lineTo" : "moveTo"](this.x(bin.at), y(bin[name])));
     };
     outline();
-    pen.lineTo(this.x(store.series.at(-1)[0]), y(0));
-    pen.lineTo(this.x(store.series[0][0]), y(0));
+    pen.lineTo(this.x(bins.at(-1).at), zero);
+    pen.lineTo(this.x(bins[0].at), zero);
     pen.closePath();
     pen.fillStyle = colour;
-    pen.globalAlpha = 0.2;
+    pen.globalAlpha = 0.22;
     pen.fill();
     pen.globalAlpha = 1;
     outline();
@@ -246,6 +269,23 @@ class ThroughputChart extends TimeChart {
     const { up, down } = this.store.throughput();
     attribute(this.canvas, "aria-label", `Throughput over time: now ${bytes(down)}/s from the cluster, ${bytes(up)}/s to it`);
   }
+}
+
+/** The series in bins of whole seconds: mean rates, the median and the greatest round trip (-1 if never known). */
+function binned(series, seconds) {
+  const bins = [];
+  let points = [];
+  series.forEach((point, index) => {
+    points.push(point);
+    const next = series[index + 1];
+    if (next && Math.floor(next[0] / seconds) === Math.floor(point[0] / seconds)) return;
+    const rtts = points.map((one) => one[1]).filter((rtt) => rtt > 0).sort((a, b) => a - b);
+    const mean = (at) => points.reduce((sum, one) => sum + one[at], 0) / points.length;
+    const rtt = rtts.length ? rtts[Math.floor(rtts.length / 2)] : -1;
+    bins.push({ at: mean(0), rtt, most: rtts.at(-1) ?? -1, up: mean(2), down: mean(3) });
+    points = [];
+  });
+  return bins;
 }
 
 /** The powers of ten round all values, at least one decade. */

@@ -37,6 +37,7 @@ class Detail {
 
   update(store, id) {
     const flow = id === null ? null : store.flows.get(id);
+    const appears = this.element.hidden && flow;
     this.element.hidden = !flow;
     if (!flow) return;
     setMark(this.mark, flow.kind);
@@ -45,6 +46,7 @@ class Detail {
     put(this.word, [flow.kind, reason && reason !== flow.kind ? reason : ""].filter(Boolean).join(": "));
     this.time(flow);
     this.fact(facts(flow));
+    if (appears) this.element.scrollIntoView({ block: "nearest" });
   }
 
   time(flow) {

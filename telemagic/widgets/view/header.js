@@ -10,14 +10,6 @@ const WORDS = {
   stale: ["timed out", "Stale:"],
 };
 
-/** Whether a context's name matches one of the patterns, where * is anything. */
-function matches(patterns, name) {
-  return patterns.some((pattern) => {
-    const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, "\\$&").replaceAll("*", ".*").replaceAll("?", ".");
-    return new RegExp(`^${escaped}$`, "i").test(name);
-  });
-}
-
 class Banner {
   constructor() {
     this.name = h("b");
@@ -29,9 +21,10 @@ class Banner {
     );
   }
 
-  update(context, patterns) {
+  update(context, pattern) {
     put(this.name, context);
-    this.element.hidden = !matches(patterns, context);
+    attribute(this.element, "title", `the context's name matches ${pattern}`);
+    this.element.hidden = !pattern;
   }
 }
 
@@ -64,7 +57,7 @@ class Header {
     this.namespace.hidden = !status.namespace;
     this.element.dataset.state = state;
     const version = status.manager_version ? ` ${status.manager_version}` : "";
-    const way = status.via === "agentless" ? "agentless" : status.manager ? `${status.manager}${version}` : "";
+    const way = status.via === "agentless" ? "agentless" : status.manager ? `via ${status.manager}${version}` : "";
     put(this.way, way);
     attribute(this.way, "title", `way in: ${status.via ?? ""}, ${status.carrier ?? ""}, at ${status.server ?? ""}`);
     const news = condition?.text || (state === "reconnecting" ? status.last_error : "") || "";

@@ -36,22 +36,23 @@ class ServiceMap {
   node(one, roomy) {
     let node = this.nodes.get(one.target);
     if (!node) {
-      const parts = { mark: mark("open"), name: h("span.tmd-name"), rate: h("small") };
+      const parts = { mark: mark("open"), name: h("span.tmd-name"), rate: h("small"), health: h("small.tmd-health") };
       node = h(
         "button.tmd-node",
         { type: "button", onclick: () => this.choose(one.target) },
         parts.mark,
         parts.name,
-        parts.rate,
+        h("span.tmd-figures", {}, parts.rate, parts.health),
       );
       node.parts = parts;
       node.edge = s("path.tmd-edge");
-      const box = this.box;
-      this.edges.append(node.edge);
-      box.append(node);
+      node.pulse = s("path.tmd-pulse");
+      this.edges.append(node.edge, node.pulse);
+      this.box.append(node);
       const remove = node.remove.bind(node);
       node.remove = () => {
         node.edge.remove();
+        node.pulse.remove();
         remove();
       };
       this.nodes.set(one.target, node);
@@ -59,10 +60,11 @@ class ServiceMap {
     const flow = [rate(one.down) && `↓ ${rate(one.down)}`, rate(one.up) && `↑ ${rate(one.up)}`].filter(Boolean);
     const health = one.failed ? `${percent(one.failed / one.flows)} failed` : "";
     const calm = one.open ? `${one.open} open` : plural(one.flows, "flow");
-    setMark(node.parts.mark, one.failed ? "failed" : one.open ? "open" : "closed");
-    put(node.parts.name, one.target);
-    put(node.parts.rate, roomy ? [...flow, health || (flow.length ? "" : calm)].filter(Boolean).join("  ") : health || flow[0] || "");
-    node.classList.toggle("tmd-sick", one.failed > 0);
+    setMark(node.parts.mark, healthMark(one));
+    put(node.parts.name, roomy ? one.target : one.place);
+    put(node.parts.rate, roomy ? flow.join("  ") || calm : flow[0] ?? "");
+    put(node.parts.health, roomy || !health ? health : isTroubled(one) ? health.replace(" failed", "") : "");
+    node.classList.toggle("tmd-sick", isSick(one));
     attribute(node, "title", `${one.target}\n${plural(one.flows, "flow")}, ${one.open} open${health ? `, ${health}` : ""}\nclick: only its flows`);
   }
 
@@ -92,13 +94,32 @@ class ServiceMap {
       const from = left ? hub.x : hub.x + hub.width;
       const to = left ? size : width - size;
       const middle = (from + to) / 2;
-      attribute(node.edge, "d", `M${from} ${hub.y}C${middle} ${hub.y} ${middle} ${y} ${to} ${y}`);
+      const start = hub.y + ((y - hub.y) / height) * 26; // spread along the notebook's side
+      const path = `M${from} ${start}C${middle} ${start} ${middle} ${y} ${to} ${y}`;
+      attribute(node.edge, "d", path);
+      attribute(node.pulse, "d", path);
       const traffic = one.up + one.down;
-      node.edge.style.strokeWidth = traffic < 1 ? 1.2 : Math.min(7, 1.2 + Math.log10(1 + traffic / 100));
-      const tone = one.failed ? " tmd-sick" : traffic >= 1 ? " tmd-flowing" : "";
-      attribute(node.edge, "class", `tmd-edge${tone}${one.down >= one.up ? " tmd-inward" : ""}`);
+      node.edge.style.strokeWidth = traffic < 1 ? 1.2 : Math.min(8, 1.5 + Math.log10(1 + traffic / 100));
+      const tone = isSick(one) ? " tmd-sick" : traffic < 1 ? "" : one.down >= one.up ? " tmd-inward" : " tmd-outward";
+      attribute(node.edge, "class", `tmd-edge${tone}`);
+      attribute(node.pulse, "class", `tmd-pulse${traffic < 1 ? " tmd-idle" : tone}`);
     });
   }
+}
+
+function healthMark(one) {
+  if (isSick(one)) return "failed";
+  return isTroubled(one) ? "warning" : one.open ? "open" : "closed";
+}
+
+/** Whether more than a few of its flows failed. */
+function isTroubled(one) {
+  return one.failed > 0 && one.failed >= one.flows / 20;
+}
+
+/** Whether about all of them did. */
+function isSick(one) {
+  return one.failed > 0 && (one.failed >= one.flows / 2 || (one.open === 0 && one.failed >= one.flows / 4));
 }
 
 /** The services with the most traffic, then the most flows; in their usual order, so that nothing jumps. */

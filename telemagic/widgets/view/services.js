@@ -51,7 +51,7 @@ class ServiceLatency {
     if (text === this.ticks) return;
     this.ticks = text;
     this.axis.replaceChildren(...ticks.map((tick) => h("i", { style: `left:${place(tick)}%` }, round(tick))));
-    this.body.prepend(h("div.tmd-line.tmd-scale", {}, h("span"), this.axis, h("span")));
+    this.body.prepend(h("div.tmd-scale", {}, this.axis));
     this.body.querySelectorAll(".tmd-scale ~ .tmd-scale").forEach((old) => old.remove());
   }
 }
@@ -65,16 +65,16 @@ class LatencyLine {
     this.numbers = h("span.tmd-numbers");
     const tunnel = service === "tunnel";
     const who = h(tunnel ? "span.tmd-who" : "button.tmd-who", tunnel ? {} : { type: "button", title: `${service}\nclick: only its flows`, onclick: () => choose(service) }, this.mark, this.name);
-    this.element = h("div.tmd-line", { role: "listitem" }, who, h("div.tmd-strip", {}, this.connect, this.first), this.numbers);
+    this.element = h("div.tmd-line", { role: "listitem" }, who, this.numbers, h("div.tmd-strip", {}, this.connect, this.first));
   }
 
   update(row, place) {
-    setMark(this.mark, row.failed ? "failed" : "open");
+    setMark(this.mark, healthMark({ ...row, open: 1 }));
     range(this.connect, row.connect_p50, row.connect_p99, place);
     range(this.first, row.first_byte_p50, row.first_byte_p99, place);
     const failed = row.failed ? `${count(row.failed)} failed` : "";
     const best = row.first_byte_p50 > 0 ? [row.first_byte_p50, row.first_byte_p99] : [row.connect_p50, row.connect_p99];
-    put(this.numbers, best[0] > 0 ? `${duration(best[0])} · ${duration(best[1])}` : failed);
+    put(this.numbers, best[0] > 0 ? `${duration(best[0])} – ${duration(best[1])}` : failed);
     const told = [
       `connect: median ${duration(row.connect_p50)}, p99 ${duration(row.connect_p99)}`,
       `first byte: median ${duration(row.first_byte_p50)}, p99 ${duration(row.first_byte_p99)}`,

@@ -2,18 +2,18 @@
 
 const ROW = 26; // pixels
 const COLUMNS = [
-  { key: "state", label: "State", width: "104px", value: (flow) => flow.kind, title: (flow) => flow.get("reason") || flow.get("state") },
-  { key: "service", label: "Service", width: "minmax(140px, 2fr)", value: (flow) => flow.target, title: (flow) => `${flow.get("dst")}:${flow.get("dport")}` },
-  { key: "process", label: "Process", width: "minmax(80px, 1fr)", from: 800, value: (flow) => flow.get("process"), title: (flow) => `pid ${flow.get("pid")}` },
-  { key: "cell", label: "Cell", width: "52px", number: true, value: (flow) => flow.get("cell"), text: (cell) => (cell < 0 ? NONE : `[${cell}]`) },
-  { key: "connect", label: "Connect", width: "78px", number: true, value: (flow) => flow.get("connect"), text: duration },
-  { key: "first_byte", label: "First byte", width: "84px", number: true, value: (flow) => flow.get("first_byte"), text: duration },
-  { key: "sent", label: "Sent", width: "72px", number: true, from: 640, value: (flow) => flow.get("bytes_up"), text: bytes },
-  { key: "received", label: "Received", width: "76px", number: true, from: 560, value: (flow) => flow.get("bytes_down"), text: bytes },
-  { key: "rate_up", label: "↑ rate", width: "82px", number: true, from: 640, value: (flow) => flow.up, text: rate },
-  { key: "rate_down", label: "↓ rate", width: "82px", number: true, value: (flow) => flow.down, text: rate },
+  { key: "state", label: "State", width: "94px", value: (flow) => flow.kind, title: (flow) => flow.get("reason") || flow.get("state") },
+  { key: "service", label: "Service", width: "minmax(120px, 2fr)", value: (flow) => flow.target, title: (flow) => `${flow.get("dst")}:${flow.get("dport")}` },
+  { key: "process", label: "Process", width: "minmax(72px, 1fr)", from: 760, value: (flow) => flow.get("process"), title: (flow) => `pid ${flow.get("pid")}` },
+  { key: "cell", label: "Cell", width: "46px", number: true, value: (flow) => flow.get("cell"), text: (cell) => (cell < 0 ? NONE : `[${cell}]`) },
+  { key: "connect", label: "Connect", width: "72px", number: true, value: (flow) => flow.get("connect"), text: duration },
+  { key: "first_byte", label: "First byte", width: "78px", number: true, value: (flow) => flow.get("first_byte"), text: duration },
+  { key: "sent", label: "Sent", width: "68px", number: true, from: 900, value: (flow) => flow.get("bytes_up"), text: bytes },
+  { key: "received", label: "Received", width: "72px", number: true, from: 560, value: (flow) => flow.get("bytes_down"), text: bytes },
+  { key: "rate_up", label: "↑ rate", width: "78px", number: true, from: 760, value: (flow) => flow.up, text: rate },
+  { key: "rate_down", label: "↓ rate", width: "80px", number: true, value: (flow) => flow.down, text: rate },
   { key: "pod", label: "Pod", width: "minmax(110px, 1fr)", from: 1250, value: (flow) => flow.get("pod") },
-  { key: "age", label: "Age", width: "64px", number: true, value: (flow) => flow.store.time - flow.opened, text: span },
+  { key: "age", label: "Age", width: "62px", number: true, value: (flow) => flow.store.time - flow.opened, text: span },
 ];
 
 class FlowTable {
@@ -45,12 +45,12 @@ class FlowTable {
     });
     this.clear = h("button.tmd-clear", { type: "button", "aria-label": "Clear the filter", hidden: "", onclick: () => this.setFilter("") }, mark("refused"));
     this.count = h("span.tmd-count", { role: "status" });
-    this.hold = h("button.tmd-hold", { type: "button", "aria-pressed": "false", title: "Hold the rows still", onclick: () => this.toggleHold() }, "Hold");
+    this.hold = h("button.tmd-hold", { type: "button", "aria-pressed": "false", title: "Hold the rows still; the charts go on", onclick: () => this.toggleHold() }, "Pause");
     this.head = h("div.tmd-row.tmd-columns", { role: "row", "aria-rowindex": "1", onkeydown: (event) => this.headKey(event) });
     this.sizer = h("div.tmd-sizer");
     this.note = h("div.tmd-empty");
     this.scroller = h("div.tmd-scroller", { tabindex: "-1", onscroll: () => this.paint(), onkeydown: (event) => this.rowKey(event) }, this.sizer, this.note);
-    this.scroller.style.height = `${height}px`;
+    this.scroller.style.flexBasis = `${height}px`;
     this.grid = h("div.tmd-grid", { role: "grid", "aria-label": "Flows" }, this.head, this.scroller);
     const search = h("span.tmd-search", {}, this.box, this.clear);
     this.element = panel("flows", "Flows", h("span.tmd-tools", {}, this.count, this.hold, search), this.grid);
@@ -75,7 +75,7 @@ class FlowTable {
   toggleHold() {
     this.paused = !this.paused;
     attribute(this.hold, "aria-pressed", String(this.paused));
-    put(this.hold, this.paused ? "Held" : "Hold");
+    put(this.hold, this.paused ? "Paused" : "Pause");
     this.changed();
   }
 
@@ -87,7 +87,7 @@ class FlowTable {
       this.keep(anchor);
     }
     const all = store.flows.size;
-    put(this.count, this.accept ? `${count(this.view.length)} of ${count(all)}` : plural(all, "flow"));
+    put(this.count, this.accept ? `${count(this.view.length)} of ${count(all)}` : count(all));
     this.note.hidden = this.view.length > 0;
     put(this.note, this.emptiness(all));
     attribute(this.grid, "aria-rowcount", String(this.view.length + 1));
@@ -132,7 +132,9 @@ class FlowTable {
 
   /** Choose the columns that fit. */
   resize() {
-    const width = this.grid?.clientWidth || 860;
+    const width = this.grid.clientWidth || 860;
+    // The rows stand beside a scroll bar, the heads do not.
+    this.grid.style.setProperty("--tmd-bar", `${this.scroller.offsetWidth - this.scroller.clientWidth}px`);
     const columns = COLUMNS.filter((column) => !column.from || width >= column.from);
     const signature = columns.map((column) => column.key).join();
     if (signature === this.signature) return;
