@@ -6,8 +6,13 @@ import asyncio
 import contextlib
 import json
 import random
+import signal
+import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from telehelper.messages import CidrRow, RouteRow
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 
     from telemagic.connection import Connection
 
+ROOT: Final = Path(__file__).parent.parent.parent
 FAMILIAR: Final = (
     ("postgres.shop", 5432, "psycopg", 0.003, 0.004),
     ("catalog.shop", 8000, "python3", 0.002, 0.035),
@@ -90,7 +96,11 @@ class Traffic:
     def _point(self, at: float) -> list[float]:
         wave = 1 + 0.8 * ((at / 70) % 1)
         burst = 6 if self.random.random() < 0.06 else 1
-        rtt = -1 if 176 < self.now - at < 181 and self.failing else 0.0014 * self.random.uniform(0.8, 1.3) * burst
+        rtt = (
+            -1
+            if 176 < self.now - at < 181 and self.failing
+            else 0.0014 * self.random.uniform(0.8, 1.3) * burst
+        )
         moved = 0.0 if rtt < 0 else 1.0
         return [
             at,
@@ -136,7 +146,9 @@ class Traffic:
             row = replace(row, state="CLOSED", reason=reason, closed_at=at + 0.2)
         else:
             up, down = int(draw(7, 1)), int(draw(10, 1.8))
-            row = replace(row, dial=dial, connect=row.queue + tunnel + dial, first_byte=wait + tunnel, wait=wait)
+            row = replace(
+                row, dial=dial, connect=row.queue + tunnel + dial, first_byte=wait + tunnel, wait=wait
+            )
             row = replace(row, transfer=abs(draw(-1, 2)), bytes_up=up, bytes_down=down)
             row = replace(row, packets_up=9, packets_down=1 + down // 60_000)
             self.up += up
@@ -240,44 +252,69 @@ def _list(row: Any) -> list[Any]:
     return list(asdict(row).values())
 
 
+KUBECONFIG: Final = """\
+apiVersion: v1
+kind: Config
+current-context: {context}
+contexts: [{{name: {context}, context: {{cluster: made-up, user: ada, namespace: shop}}}}]
+clusters: [{{name: made-up, cluster: {{server: "https://127.0.0.1:6443"}}}}]
+users: [{{name: ada, user: {{token: secret}}}}]
+"""
+
+
 class Stage:
-    """A connection to a fake data plane that tells made-up traffic until it is told to stop."""
+    """A connection to a data plane of its own process that tells made-up traffic; `options` are those of Traffic."""
 
-    def __init__(self, traffic: Traffic, hz: float = 2.0) -> None:
-        self.traffic = traffic
-        self.hz = hz
-        self.sizes: list[int] = []
-        script = control_fake.Script(
-            snapshot=traffic.snapshot(), status=replace(control_fake.STATUS, context=traffic.context)
-        )
-        self._script = script
-        launcher = control_fake.FakeLauncher(script)
-        self._session = session.Session(launcher)
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.child: asyncio.subprocess.Process | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="tele-s-")
+        config = Path(self._folder.name, "config")
+        config.write_text(KUBECONFIG.format(context=options.get("context", Traffic.context)))
+        self._session = session.Session(self._launch)
         session.use(self._session)
-        self.connection: Connection = self._session.connect(ConnectOptions())
-        self.connection.context = traffic.context
-        self._fake = launcher.started[0]
-        self._running = True
-        self._session._loop.post(lambda: asyncio.ensure_future(self._play()))
+        self.connection: Connection = self._session.connect(ConnectOptions(kubeconfig=str(config)))
 
-    def stop(self) -> None:
-        """Tell nothing any more, as if the data plane hung."""
-        self._running = False
+    async def _launch(self, path: Path, *, on_phase: Callable[[str, str, str], None], **_: Any) -> Any:
+        command = [sys.executable, "-m", "tests.browser.traffic", str(path), json.dumps(self.options)]
+        self.child = await asyncio.create_subprocess_exec(*command, start_new_session=True, cwd=ROOT)
+        while not path.exists():  # noqa: ASYNC110, ASYNC240 - the child tells nobody
+            await asyncio.sleep(0.01)
+        return SimpleNamespace(datapath_pid=self.child.pid, netd_pid=self.child.pid)
 
-    async def _play(self) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            while self._running:
-                await asyncio.sleep(1 / self.hz)
-                if not self._fake.intervals:
-                    continue
-                text = self.traffic.step(1 / self.hz)
-                self.sizes.append(len(text))
-                await self._fake.change(text)
-                # What a snapshot would hold, were one asked for: the changes are in it already.
-                self._script.snapshot = self.traffic.snapshot() if self.traffic.flows < 1000 else self._script.snapshot
+    def hang(self) -> None:
+        """Have the data plane stand still."""
+        assert self.child is not None
+        self.child.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """End a hang."""
+        assert self.child is not None
+        self.child.send_signal(signal.SIGCONT)
+
+    def die(self) -> None:
+        """Kill the data plane."""
+        assert self.child is not None
+        self.child.kill()
 
 
-def on_stage(**options: Any) -> Callable[[], Connection]:
-    """Start a stage; gives the function that returns its connection."""
-    stage = Stage(Traffic(**options))
-    return lambda: stage.connection
+async def _play(path: Path, traffic: Traffic) -> None:
+    """Be the data plane until the kernel has gone."""
+    script = control_fake.Script(status=replace(control_fake.STATUS, context=traffic.context))
+
+    async def now() -> None:
+        script.snapshot = traffic.snapshot()
+
+    script.before_snapshot = now
+    fake = control_fake.FakeDatapath(path, script)
+    await fake.start()
+    while not fake.over.is_set():
+        interval = min(fake.intervals, default=0.5)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(fake.over.wait(), interval)
+        if fake.intervals:
+            await fake.change(traffic.step(interval))
+
+
+if __name__ == "__main__":
+    asyncio.run(_play(Path(sys.argv[1]), Traffic(**json.loads(sys.argv[2]))))

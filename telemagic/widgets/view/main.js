@@ -42,8 +42,8 @@ class Board {
     this.events = new Events();
     const panels = [this.latency, this.throughput, this.map, this.services, this.table, this.detail, this.events];
     const parts = [this.banner, this.header, this.tiles, this.chips].map((part) => part.element);
-    const grid = h("div.tmd-panels", {}, ...panels.map((part) => part.element));
-    this.root = h("div.tmd", { role: "region", "aria-label": "telemagic dashboard" }, ...parts, grid);
+    this.panels = h("div.tmd-panels", {}, ...panels.map((part) => part.element));
+    this.root = h("div.tmd", { role: "region", "aria-label": "telemagic dashboard" }, ...parts, this.panels);
     this.element = h("div.tmd-frame", {}, this.root);
     this.colours = new Colours(this.root);
   }
@@ -137,6 +137,7 @@ class Board {
     const services = store.services();
     this.shownStale = condition?.state === "stale";
     this.root.classList.toggle("tmd-old", condition !== null);
+    this.panels.classList.toggle("tmd-crowd", services.length > ROOMY);
     this.banner.update(store.status.context ?? "", this.model.get("production"));
     this.header.update(store, condition);
     this.tiles.update(store, services);

@@ -36,13 +36,13 @@ class ServiceMap {
   node(one, roomy) {
     let node = this.nodes.get(one.target);
     if (!node) {
-      const parts = { mark: mark("open"), name: h("span.tmd-name"), rate: h("small"), health: h("small.tmd-health") };
+      const parts = { mark: mark("open"), name: h("span.tmd-name"), rate: h("small"), more: h("small.tmd-more"), health: h("small.tmd-health") };
       node = h(
         "button.tmd-node",
         { type: "button", onclick: () => this.choose(one.target) },
         parts.mark,
         parts.name,
-        h("span.tmd-figures", {}, parts.rate, parts.health),
+        h("span.tmd-figures", {}, parts.rate, parts.more, parts.health),
       );
       node.parts = parts;
       node.edge = s("path.tmd-edge");
@@ -62,7 +62,8 @@ class ServiceMap {
     const calm = one.open ? `${one.open} open` : plural(one.flows, "flow");
     setMark(node.parts.mark, healthMark(one));
     put(node.parts.name, roomy ? one.target : one.place);
-    put(node.parts.rate, roomy ? flow.join("  ") || calm : flow[0] ?? "");
+    put(node.parts.rate, flow[0] ?? (roomy ? calm : ""));
+    put(node.parts.more, roomy ? flow[1] ?? "" : "");
     put(node.parts.health, roomy || !health ? health : isTroubled(one) ? health.replace(" failed", "") : "");
     node.classList.toggle("tmd-sick", isSick(one));
     attribute(node, "title", `${one.target}\n${plural(one.flows, "flow")}, ${one.open} open${health ? `, ${health}` : ""}\nclick: only its flows`);
@@ -90,6 +91,8 @@ class ServiceMap {
       const node = this.nodes.get(one.target);
       node.classList.toggle("tmd-small", both);
       node.style.width = `${size}px`;
+      node.parts.more.hidden = size < 225;
+      node.parts.rate.hidden = both && size < 165; // the name first
       node.style.transform = `translate(${left ? 0 : width - size}px, ${y}px) translateY(-50%)`;
       const from = left ? hub.x : hub.x + hub.width;
       const to = left ? size : width - size;
