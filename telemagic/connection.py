@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from telemagic.connecting import Target
     from telemagic.control import ControlClient
     from telemagic.loop import LoopThread
+    from telemagic.widgets.dashboard import Dashboard
 
 M = TypeVar("M", bound=messages.Message)
 
@@ -86,6 +87,32 @@ class Connection(Tables):
             This connection is over.
         """
         return Status(self._ask(messages.GetStatus(), messages.Status), self.notices)
+
+    def dashboard(
+        self,
+        *,
+        hz: float = 2.0,
+        rows: int = 5000,
+        height: int = 290,
+        static: bool = False,
+    ) -> Dashboard | cards.Card:
+        """Return a live view of this connection; a card that sums it up where there are no widgets.
+
+        Parameters
+        ----------
+        hz, rows, height
+            How often a second it changes, how many flows it keeps, and how many pixels the flow table is high.
+        static
+            Only the card.
+
+        Raises
+        ------
+        UsageError
+            A number is out of range.
+        """
+        from telemagic.widgets import show  # late: json and cards only; widgets when there is a kernel
+
+        return show.dashboard(self, hz=hz, rows=rows, height=height, static=static)
 
     def was_asked(self, name: str) -> bool:
         """Whether telemagic's resolver was asked for a name lately."""
