@@ -54,12 +54,11 @@ def test_the_analysis_finds_what_was_done(
     assert late[3] > 5 * 150  # five queries that sleep
     assert "tunnel" in said["latency"]
     assert "refused  catalog.shop:8080" in re.sub(r" {2,}", "  ", said["events"])
-    assert (
-        "DNS failed" not in said["events"]
-    )  # names that telemagic itself asks for to see who answers are no failures
+    # Names that telemagic itself asks for, to see who answers, are no failures.
+    assert "DNS failed" not in said["events"]
     assert said["parquet"] == "True"
     assert "In [4]  1 flow" in said["disconnect"]
-    assert "catalog.shop:8080  2 flows (2 failed)" in said["disconnect"]
+    assert re.search(r"catalog\.shop:8080 +2 flows \(2 failed\)", said["disconnect"])
     assert MACHINE.search("\n".join(map(texts, cells.values()))) is None
 
 
