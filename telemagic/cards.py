@@ -275,9 +275,9 @@ def banner_lines(context: str) -> list[str]:
 def tiles(figures: Iterable[tuple[str, str]]) -> str:
     """Return figures, each (label, value), side by side."""
     each = "".join(
-        f"<div><dd>{escape(value)}</dd><dt>{escape(label)}</dt></div>" for label, value in figures if value
+        f"<div><b>{escape(value)}</b><span>{escape(label)}</span></div>" for label, value in figures if value
     )
-    return f'<dl class="tm-tiles">{each}</dl>' if each else ""
+    return f'<div class="tm-tiles">{each}</div>' if each else ""
 
 
 def tile_line(figures: Iterable[tuple[str, str]]) -> str:

@@ -42,7 +42,7 @@ class Connection(Tables):
     lost
         Why the helper has gone, in one line; empty while it is there.
     last_error
-        What last went wrong when something was asked here, or None.
+        What the helper last answered instead of what was asked, or how it was lost; None if all went well.
     feed
         What changes, as it happens: for a dashboard, and whatever else wants the texts.
     """

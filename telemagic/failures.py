@@ -14,8 +14,8 @@ from telehelper import errors
 
 from telemagic import cards, live
 
-# SGR, ECMA-48 §8.3.117. Lab and VS Code leave "faint" out, which reads well all the same; grey is unreadable in one theme.
-_BOLD_RED: Final = "\x1b[1;31m"
+# SGR, ECMA-48 §8.3.117. No red: an error's background is red already. Lab leaves "faint" out, which reads well all the same.
+_BOLD: Final = "\x1b[1m"
 _FAINT: Final = "\x1b[2m"
 _PLAIN: Final = "\x1b[0m"
 
@@ -27,7 +27,7 @@ def lines(error: errors.TelemagicError, *, coloured: bool = False) -> list[str]:
     if not coloured:
         return [f"{name}: {message}", *([f"  try: {remedy}"] if remedy else [])]
     return [
-        f"{_BOLD_RED}{name}{_PLAIN}: {message}",
+        f"{_BOLD}{name}{_PLAIN}: {message}",
         *([f"{_FAINT}  try: {remedy}{_PLAIN}"] if remedy else []),
     ]
 

@@ -27,7 +27,7 @@ def test_two_lines_plain_and_in_colour() -> None:
         "  try: %tele connect",
     ]
     assert failures.lines(error, coloured=True) == [
-        "\x1b[1;31mNotConnected\x1b[0m: no \\x1b[2J connection",
+        "\x1b[1mNotConnected\x1b[0m: no \\x1b[2J connection",
         "\x1b[2m  try: %tele connect\x1b[0m",
     ]
     assert failures.lines(TelemagicError("what")) == ["TelemagicError: what"]
