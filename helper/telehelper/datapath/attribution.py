@@ -18,7 +18,7 @@ from telehelper.observing import CellEnded, CellStarted, Introduce
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from telehelper.core.frames import Frame
+    from telehelper.core.frames import Address, Frame
     from telehelper.datapath.engine import FrameSink
 
 REQUESTS: Final = (Introduce, CellStarted, CellEnded)
@@ -98,9 +98,11 @@ class Attribution:
             self._said = (_BLIND,)
         self._shares = shares or self.owners.sockets is None
 
-    def guard(self, tunnel: FrameSink, answer: Callable[[list[Frame]], None]) -> FrameSink:
-        """Return where the engine's frames go: the tunnel, behind a gate if there is one."""
-        return tunnel if self._shares else Gate(tunnel, self.owners, answer, self._refused)
+    def guard(
+        self, tunnel: FrameSink, is_own: Callable[[Address], bool], answer: Callable[[list[Frame]], None]
+    ) -> FrameSink:
+        """Return where the engine's frames go: the tunnel, behind a gate if there is one; see :class:`Gate`."""
+        return tunnel if self._shares else Gate(tunnel, self.owners, is_own, answer, self._refused)
 
     async def close(self) -> None:
         """Stop looking for owners."""

@@ -7,9 +7,11 @@ kernel's tables keeps them away, none can be left behind: this stands between th
 refuses is answered as a closed port is (RST, or ICMP "port unreachable"), so that their programs hear at once. Root
 passes, because root can become us anyway. ``--share`` lets everybody pass.
 
-*Whose it is* is asked of the kernel when the flow is opened. If there is no such socket, the flow is refused too: its
-program has closed it already and cannot hear an answer, or the packet comes from a container's network by way of
-forwarding, and whose that is nobody can tell.
+*Whose it is* is asked of the kernel when the flow is opened. If there is no such socket, its program has closed it already,
+or the packet comes from a container's network by way of forwarding, and whose it is nobody can tell. TCP is refused then,
+which harms no program that still is there. A datagram may have been all that its program wanted to send (a metric, a line
+of a log): it passes if it comes from the interface's own address, and nobody but us, root and system accounts runs
+anything on this machine; a moment after another person has come, it does not.
 
 *UDP and ICMP.* A socket may be closed, and another user's take its port while the flow still is remembered. So the owner
 of a flow that sends is looked at again, once in `RECHECK` seconds. Of a raw socket, such as ping's where there are no ping
@@ -36,6 +38,7 @@ from telehelper.datapath.report import NOT_YOURS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from telehelper.core.frames import Address
     from telehelper.datapath.engine import FrameSink
     from telehelper.datapath.owners import Owners
 
@@ -70,6 +73,8 @@ class Gate:
         Where frames of permitted flows go.
     owners
         Knows whose a flow is when its OPEN comes.
+    is_own
+        Whether an address is the interface's own.
     answer
         Takes frames for the engine, as if they had come from the tunnel.
     on_refused
@@ -80,11 +85,13 @@ class Gate:
         self,
         tunnel: FrameSink,
         owners: Owners,
+        is_own: Callable[[Address], bool],
         answer: Callable[[list[Frame]], None],
         on_refused: Callable[[Refused], None],
     ) -> None:
         self._tunnel = tunnel
         self._owners = owners
+        self._is_own = is_own
         self._answer = answer
         self._on_refused = on_refused
         self._permitted = frozenset((os.geteuid(), ROOT))
@@ -115,7 +122,7 @@ class Gate:
     def _admits(self, flow: int, what: Open) -> bool:
         uid = self._owners.uid_of(flow)
         five_tuple = FiveTuple(*what[:5])
-        if uid not in self._permitted:
+        if uid not in self._permitted and not (uid == UNKNOWN and self._may_be_ours(five_tuple)):
             self._refuse(flow, uid, five_tuple, FrameType.REJECTED)
             return False
         if what.protocol is not Proto.TCP:
@@ -128,8 +135,8 @@ class Gate:
             return True
         kept.checked_at = now
         found = self._owners.find_socket(kept.five_tuple)
-        if found is None:
-            return False  # whoever sent this one has closed its socket since; the flow ends by itself
+        if found is None:  # whoever sent this one has closed its socket since; the flow ends by itself
+            return self._may_be_ours(kept.five_tuple)
         if found.uid in self._permitted:
             return True
         del self._datagrams[flow]
@@ -137,6 +144,12 @@ class Gate:
         self._tunnel.forget(flow)
         self._refuse(flow, found.uid, kept.five_tuple, FrameType.RST)
         return False
+
+    def _may_be_ours(self, five_tuple: FiveTuple) -> bool:
+        """Whether a flow of nobody known may pass."""
+        if five_tuple.protocol is Proto.TCP or not self._is_own(five_tuple.src):
+            return False
+        return not self._owners.has_neighbours
 
     def _refuse(self, flow: int, uid: int, five_tuple: FiveTuple, kind: FrameType) -> None:
         self._refused.add(flow)

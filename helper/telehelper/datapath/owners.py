@@ -20,7 +20,6 @@ Bounds: `KEPT` flows, `REMEMBERED` processes, `WAITING` flows whose process is s
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections import OrderedDict
 from time import monotonic
@@ -45,6 +44,7 @@ REMEMBERED: Final = 4096  # processes by socket: an unconnected UDP socket has m
 WAITING: Final = 4096  # flows; a search takes milliseconds
 SHARE: Final = 0.05  # of the time, for searches
 BURST: Final = 0.05  # seconds of searching that are saved up; one takes 1 to 20 ms
+LOOK_AGAIN: Final = 1.0  # seconds; then it may be another who is on the machine
 LATELY: Final = 8  # processes
 ROOT: Final = 0
 
@@ -137,12 +137,16 @@ class Owners:
         self._flows.pop(flow, None)
 
     async def start(self, sockets: SockDiag) -> None:
-        """Begin to look for owners."""
+        """Begin to look for owners; the first search is for nobody, so that the child is there for the next."""
         self.sockets = sockets
-        with contextlib.suppress(
-            OSError
-        ):  # no memory or no process left: it is tried again when there is a flow
-            await self._searcher.start()
+        await self._searcher.find((), {}, ())
+
+    @property
+    def has_neighbours(self) -> bool:
+        """Whether other people run something on this machine, as of the last search; another one begins."""
+        if monotonic() - self._saved_at > LOOK_AGAIN:
+            self._begin_search()
+        return self._searcher.has_neighbours
 
     async def close(self) -> None:
         """Stop looking."""
@@ -159,11 +163,14 @@ class Owners:
         self._waiting.setdefault(inode, []).append(flow)
         if len(self._waiting) > WAITING:
             self._waiting.popitem(last=False)
+        self._begin_search()
+
+    def _begin_search(self) -> None:
         if self._searching is None or self._searching.done():
             self._searching = asyncio.get_running_loop().create_task(self._search())
 
     async def _search(self) -> None:
-        while self._waiting:
+        while True:
             await asyncio.sleep(self._pause())
             waiting, self._waiting = self._waiting, OrderedDict()
             began = monotonic()
@@ -173,6 +180,8 @@ class Owners:
                 self._remember(inode, holder)
                 for flow in waiting.get(inode, ()):
                     self._tell(flow, holder)
+            if not self._waiting:
+                return
 
     def _pause(self) -> float:
         """Save up what has come together since the last time; return how long the next search must wait."""

@@ -27,6 +27,10 @@ MAX_DEPTH: Final = (
 # Fields of /proc/PID/stat after the name, which is the second of all
 _PARENT: Final = 1
 _START: Final = 19
+# Uids of people (login.defs(5)); those from 61184 on are systemd's for services; the last one strangers are shown with in
+# a user namespace, and beyond are containers'
+_PEOPLE: Final = range(1000, 60_001)
+_STRANGER: Final = 65534
 _LINK: Final = "socket:["  # what the link of a socket's descriptor says, then the inode and a bracket
 
 
@@ -73,6 +77,22 @@ def find_holders(
             found.update(dict.fromkeys(held, process))
             wanted -= held
     return found
+
+
+def has_neighbours(uid: int, proc: str = PROC) -> bool:
+    """Whether a person other than the user `uid` runs anything here; system accounts are no persons."""
+    try:
+        pids = [name for name in os.listdir(proc) if name.isdigit()]
+    except OSError:
+        return True
+    for pid in pids:
+        try:
+            found = os.stat(f"{proc}/{pid}").st_uid
+        except OSError:
+            continue
+        if found != uid and (found in _PEOPLE or found >= _STRANGER):
+            return True
+    return False
 
 
 def start_time(pid: int, proc: str = PROC) -> int:
@@ -156,13 +176,14 @@ def _read(path: str) -> str:
 def main() -> None:
     """Answer questions until there are no more: a line of JSON each.
 
-    ``[inodes, {pid: when it began}, pids to begin with]`` → ``{inode: [pid, name, ancestor]}``.
+    ``[inodes, {pid: when it began}, pids to begin with]`` → ``[{inode: [pid, name, ancestor]}, has_neighbours]``.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever asks
     for line in sys.stdin:
         inodes, kernels, first = json.loads(line)
         living = [int(pid) for pid, began in kernels.items() if start_time(int(pid)) == began]
-        sys.stdout.write(json.dumps(find_holders(inodes, living, first)) + "\n")
+        answer = [find_holders(inodes, living, first), has_neighbours(os.geteuid())]
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 

@@ -192,6 +192,10 @@ class Router:
         """Whether an address has a route of its own already."""
         return address not in self._pending and self._singles.touch(address)
 
+    def is_own(self, address: Address) -> bool:
+        """Whether an address is the interface's own, which programs of this machine have as their source."""
+        return address in (self.address, self.address_v6)
+
     def _is_ours(self, address: Address) -> bool:
         """Whether an address is the interface's own, or stands for another: no cluster has it."""
         own = (self.address, self.address_v6, self.resolver)

@@ -20,9 +20,16 @@ PATIENCE: Final = 5.0  # seconds for an answer; then the child is ended, and the
 
 
 class Searcher:
-    """The child, started with the first question or by :meth:`start`; if it ends, the next question starts another."""
+    """The child, started with the first question; if it ends, the next question starts another.
+
+    Attributes
+    ----------
+    has_neighbours
+        Whether, at the last question, other people ran something on this machine; True as long as that is not known.
+    """
 
     def __init__(self) -> None:
+        self.has_neighbours = True
         self._child: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
@@ -30,11 +37,6 @@ class Searcher:
     def pid(self) -> int:
         """The child's process id; 0 without one."""
         return self._child.pid if self._child is not None else 0
-
-    async def start(self) -> None:
-        """Have the child ready, so that the first question is answered at once; OSError if it cannot be started."""
-        async with self._turn:
-            await self._running()
 
     async def find(
         self, inodes: Collection[int], kernels: Mapping[int, int], first: Iterable[int]
@@ -54,12 +56,14 @@ class Searcher:
             try:
                 async with asyncio.timeout(PATIENCE):
                     answer = await self._ask(json.dumps([list(inodes), dict(kernels), list(first)]))
-                return {int(inode): Process(*holder) for inode, holder in json.loads(answer).items()}
+                holders, self.has_neighbours = json.loads(answer)
+                return {int(inode): Process(*holder) for inode, holder in holders.items()}
             except (
                 OSError,
                 ValueError,
                 TimeoutError,
             ):  # it was killed, or cannot be started: nobody is found
+                self.has_neighbours = True
                 await self._end()
                 return {}
             except asyncio.CancelledError:

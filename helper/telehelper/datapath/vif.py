@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from telehelper.messages import Connect, VifOpened
     from telehelper.rpc.manager_pb2 import ClusterInfo
 
+    Guard = Callable[[FrameSink, Callable[[Address], bool], Callable[[list[Frame]], None]], FrameSink]
+
 MTU: Final = 1500  # bytes; segments are up to 64 KiB all the same, by offload
 DNS_PORT: Final = 53
 # TUNSETOFFLOAD's bits (linux/if_tun.h)
@@ -49,7 +51,7 @@ class Vif:
         self.router = Router(netd)
         self.namer = Namer(netd, self.router)
         self.flow_opened: Callable[[FlowStats], None] = lambda _stats: None
-        self.guard: Callable[[FrameSink, Callable[[list[Frame]], None]], FrameSink] = lambda tunnel, _: tunnel
+        self.guard: Guard = lambda tunnel, _is_own, _answer: tunnel
         self._netd = netd
         self._tunnel = tunnel
         self._on_lost = on_lost
@@ -86,7 +88,7 @@ class Vif:
         self._engine.flow_opened = self.flow_opened
         self._tunnel.open_sent = self._engine.open_sent
         answer = self._engine.frames_received
-        self._engine.tunnel = self.guard(self.router.sink(self._tunnel, answer), answer)
+        self._engine.tunnel = self.guard(self.router.sink(self._tunnel, answer), self.router.is_own, answer)
         self.router.in_use = self._destinations
         self.namer.attach(self._engine, info, namespace)
         return said
