@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from telemagic import frames
 from telemagic.remembered import WAIT, Names
 
 if TYPE_CHECKING:
@@ -82,8 +83,13 @@ def _first(tree: Tree, fragment: str) -> Iterator[Choice]:
 
 
 def _answer(fragment: str, choices: Iterable[Choice]) -> Answer:
-    fitting = dict.fromkeys(choice for choice in choices if choice.text.startswith(fragment))
-    return Answer(fragment, tuple(fitting)[:MAX_SHOWN])
+    fitting: dict[Choice, None] = {}  # in order, each once
+    for choice in choices:
+        if choice.text.startswith(fragment):
+            fitting[choice] = None
+            if len(fitting) == MAX_SHOWN:
+                break
+    return Answer(fragment, tuple(fitting))
 
 
 @dataclass(slots=True)
@@ -165,6 +171,9 @@ class _Place:
                 for port in row.ports:
                     yield from (Choice(f"{host}:{one}", "port") for one in (port.number, port.name) if one)
 
+    def _columns(self, fragment: str, until: float) -> Iterator[Choice]:
+        return (Choice(column.name, "column") for column in frames.FLOW_SCHEMA)
+
     def _commands(self, fragment: str, until: float) -> Iterator[Choice]:
         return (Choice(name, "subcommand") for name in self.tree.commands)
 
@@ -177,7 +186,20 @@ _SOURCES: Final[dict[str, Callable[[_Place, str, float], Iterable[Choice]]]] = {
     "target": _Place._targets,
     "resolve name": _Place._services,
     "topic": _Place._commands,
+    "flows sort": _Place._columns,
+    "flows state": lambda place, fragment, until: (Choice(word, "value") for word in ("open", "closed")),
+    "flows cell": lambda place, fragment, until: [Choice("last", "value")],
 }
+
+
+class _Silence(list[Any]):
+    """No completions at all: IPython asks its other matchers when ours has none, and Jedi takes 0.7 s the first time.
+
+    It goes by the length, so that is not 0.
+    """
+
+    def __len__(self) -> int:
+        return 1
 
 
 def takes_value(action: argparse.Action) -> bool:
@@ -199,7 +221,8 @@ def matcher(tree: Tree, names: Names) -> Callable[[Any], dict[str, Any]]:
         if answer is None:
             return {"completions": [], "suppress": False}
         return {
-            "completions": [SimpleCompletion(text=one.text, type=one.kind) for one in answer.choices],
+            "completions": [SimpleCompletion(text=one.text, type=one.kind) for one in answer.choices]
+            or _Silence(),
             "suppress": True,
             "ordered": True,
             "matched_fragment": answer.fragment,

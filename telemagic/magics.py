@@ -55,6 +55,7 @@ class TeleMagics(Magics):  # type: ignore[misc]  # IPython is untyped
         super().__init__(shell)
         self._by_user |= set(self.config.get(type(self).__name__, {})) & set(_TRAITS)
         self.observe(self._set, _TRAITS)
+        self.names = Names()
         self._tree = Tree(PROG, self.settings)
         # `%tele?` and `%%tele?` show these; made from the same tree, so they cannot lie.
         type(self).tele.__doc__ = self._tree.help().text
@@ -109,6 +110,8 @@ class TeleMagics(Magics):  # type: ignore[misc]  # IPython is untyped
             if session().connection is not None and understood.command in _LOOKING:
                 raise  # the cluster has no such name: no mistake in the line, so runners of notebooks must see it
             raise _for_ipython(error) from None
+        if understood.command == "connect":
+            self.names.warm()  # so that services are there when their names are typed
         output = getattr(understood.args, "output", "")
         if not output:
             return result
@@ -180,7 +183,7 @@ def load(shell: Any) -> None:  # noqa: ANN401  # IPython is untyped
     with contextlib.suppress(config.ConfigError):  # the first line that needs it says so
         magics.settings()  # so that `%config TeleMagics` shows what is in force
     if getattr(shell, "Completer", None) is not None:
-        _matchers[:] = [completion.matcher(magics.tree, Names())]
+        _matchers[:] = [completion.matcher(magics.tree, magics.names)]
         shell.Completer.custom_matchers += _matchers
 
 

@@ -273,15 +273,20 @@ def test_nothing_holds_up_the_kernel_s_loop(kernel: Kernel) -> None:
     kernel.run("t = %tele connect")
     complete(kernel, "%tele connect --context ")  # what IPython imports late is not ours
     kernel.run(LAG)
-    worst = []
-    for _ in range(5):
+
+    def gap(during: Callable[[], None]) -> float:
         kernel.run("worst = 0.0")
-        for code in ("%tele fl", "%tele ping pos", "%tele connect --context sta"):
-            complete(kernel, code)
+        during()
         time.sleep(0.05)
         (shown,) = text_of(kernel.run("worst"), "execute_result")
-        worst.append(float(shown))
-    assert min(worst) < 0.02  # the machine may be busy, but hardly five times
+        return float(shown)
+
+    def type_a_line() -> None:
+        for code in ("%tele fl", "%tele ping pos", "%tele connect --context sta"):
+            complete(kernel, code)
+
+    # The machine may be busy with others, so what counts is what comes on top of that, and at best.
+    assert min(gap(type_a_line) - gap(lambda: None) for _ in range(5)) < 0.02
 
 
 def test_notebook_runner_never_waits_for_a_password(runtime: Path, kubeconfig: Path) -> None:
