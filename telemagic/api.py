@@ -58,6 +58,7 @@ def connect(
     on_conflict: str = "refuse",
     via: str = "auto",
     manager_namespace: str = "telemagic",
+    share: bool = False,
     on_phase: Callable[[PhaseChanged], None] | None = None,
 ) -> Connection:
     """Connect this machine to a cluster: its services answer here by name until the connection ends.
@@ -82,6 +83,8 @@ def connect(
         What to do about a network of the cluster that this machine has already: refuse, take, exclude, or map.
     via, manager_namespace
         How to get in: auto, manager, or agentless; and where a traffic manager is looked for.
+    share
+        Let other users of this machine, and its containers, use the connection too.
     on_phase
         Called in this thread with each phase's start and end; without it a notebook shows a card.
 
@@ -96,7 +99,7 @@ def connect(
         With a one-line message and a hint; nothing is left behind then.
     """
     where = _where(context, namespace, kubeconfig, manager_namespace)
-    options = _options(where, timeout, also_proxy, never_proxy, cidr, on_conflict, dns, carrier, via)
+    options = _options(where, timeout, also_proxy, never_proxy, cidr, on_conflict, dns, carrier, via, share)
     viewer = live.viewer_for(live.current_shell(), on_phase)
     return session().connect(options, demo=demo, viewer=viewer)
 
@@ -116,11 +119,12 @@ def aconnect(
     on_conflict: str = "refuse",
     via: str = "auto",
     manager_namespace: str = "telemagic",
+    share: bool = False,
     on_phase: Callable[[PhaseChanged], None] | None = None,
 ) -> PendingConnection:
     """Connect as :func:`connect` does, without blocking the event loop: `await` it or use it in `async with`."""
     where = _where(context, namespace, kubeconfig, manager_namespace)
-    options = _options(where, timeout, also_proxy, never_proxy, cidr, on_conflict, dns, carrier, via)
+    options = _options(where, timeout, also_proxy, never_proxy, cidr, on_conflict, dns, carrier, via, share)
     viewer = live.viewer_for(live.current_shell(), on_phase)
     return PendingConnection(partial(session().aconnect, options, demo=demo, viewer=viewer))
 
@@ -174,6 +178,7 @@ def _options(
     dns: str,
     carrier: str,
     via: str,
+    share: bool,
 ) -> ConnectOptions:
     return replace(
         where,
@@ -185,4 +190,5 @@ def _options(
         dns=dns,
         carrier=carrier,
         via=via,
+        share=share,
     )

@@ -6,12 +6,12 @@ import asyncio
 import itertools
 import os
 import socket
-import struct
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from telehelper.codec import Decoder, encode
 from telehelper.errors import ControlError, HelperLost, HelperRefused
 from telehelper.messages import PROTOCOL_VERSION, Failed, Hello, Message, Welcome
+from telehelper.private import is_own, peer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,6 @@ M = TypeVar("M", bound=Message)
 
 READ_SIZE: Final = 64 * 1024  # bytes per read; a status is about 2 KiB, a full flow table some MiB
 HELLO_PATIENCE: Final = 5.0  # seconds for the first answer; the data plane gives it from memory
-_UCRED: Final = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
 
 class ControlClient:
@@ -47,7 +46,7 @@ class ControlClient:
     ) -> None:
         self.socket = sock
         self.path = path
-        self.peer_pid = peer(sock)[0]
+        self.peer_pid = peer_of(sock)[0]
         self.welcome = Welcome(0, 0, connected=False)
         self._on_event = on_event
         self._on_lost = on_lost
@@ -187,12 +186,6 @@ class ControlClient:
             self._on_lost(reason)
 
 
-def peer(sock: socket.socket) -> tuple[int, int]:
-    """Return (pid, uid) of the process behind a Unix socket, as the kernel knows them (SO_PEERCRED)."""
-    pid, uid, _gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return pid, uid
-
-
 def check_peer(sock: socket.socket, path: Path) -> None:
     """Refuse a socket that another user listens on.
 
@@ -201,8 +194,8 @@ def check_peer(sock: socket.socket, path: Path) -> None:
     HelperRefused
         The peer's uid is not ours.
     """
-    pid, uid = peer(sock)
-    if uid != os.getuid():
+    pid, uid = peer_of(sock)
+    if not is_own(uid):
         raise HelperRefused(
             f"the process behind {path} (pid {pid}) belongs to uid {uid}, not to you",
             hint="point TELEMAGIC_RUNTIME_DIR at a private directory of yours",

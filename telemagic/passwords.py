@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shlex
 import shutil
-import socket
-import struct
 import sys
 import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from telehelper.private import is_own, peer_of
 
 from telemagic import askpass
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator
-
-_UCRED: Final = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
 
 class Passwords:
@@ -83,8 +81,7 @@ class Passwords:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._asking.add(writer)
         peer: socket.socket = writer.get_extra_info("socket")
-        _, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        if uid != os.getuid():
+        if not is_own(peer_of(peer)[1]):
             await self._close(writer)
             return
         prompt = await reader.read(askpass.MAX_PROMPT)

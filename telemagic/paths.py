@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 from typing import Final
 
 from telehelper.errors import HelperMissing
+from telehelper.private import check_directory
 
 SOCKET_PATH_LIMIT: Final = 107  # bytes; sun_path of unix(7) is 108 with its final NUL
 
@@ -16,7 +16,8 @@ def runtime_dir() -> Path:
     """Return the directory for sockets, made if it is not there.
 
     `$TELEMAGIC_RUNTIME_DIR`, else `$XDG_RUNTIME_DIR/telemagic`, else `/tmp/telemagic-<uid>`. Whoever can write to
-    it can pose as the helper, so it must be a real directory, ours, and closed to everybody else (mode 0700).
+    it can pose as the helper, so it must be a real directory, ours, closed to everybody else (mode 0700), and
+    below none where others may replace it.
 
     Raises
     ------
@@ -26,13 +27,15 @@ def runtime_dir() -> Path:
     path = runtime_path()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.lstat()
+        path = (
+            path.parent.resolve() / path.name
+        )  # what is checked is used: a link above it may lead elsewhere later
+        check_directory(path)
     except OSError as error:
         raise HelperMissing(
             f"the runtime directory {path} cannot be made: {error.strerror}",
             hint="point TELEMAGIC_RUNTIME_DIR at a private directory of yours",
         ) from error
-    _check(path, found)
     return path
 
 
@@ -46,21 +49,6 @@ def runtime_path() -> Path:
     if session and os.access(session, os.W_OK | os.X_OK) and Path(session).stat().st_uid == os.getuid():
         return Path(session).absolute() / "telemagic"
     return Path(f"/tmp/telemagic-{os.getuid()}")  # noqa: S108  # checked for owner, type and mode below
-
-
-def _check(path: Path, found: os.stat_result) -> None:
-    if not stat.S_ISDIR(found.st_mode):  # lstat: a symlink is refused too
-        raise HelperMissing(f"{path} is not a directory", hint=f"look at it, then: rm {path}")
-    if found.st_uid != os.getuid():
-        raise HelperMissing(
-            f"{path} belongs to uid {found.st_uid}, not to you",
-            hint="point TELEMAGIC_RUNTIME_DIR at a private directory of yours",
-        )
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        raise HelperMissing(
-            f"{path} is open to other users (mode {stat.S_IMODE(found.st_mode):04o})",
-            hint=f"chmod 700 {path}",
-        )
 
 
 def socket_path(key: str) -> Path:

@@ -166,6 +166,7 @@ ARROWS: Final = {
         f"{H}.codec",
         f"{H}.messages",
         f"{H}.observing",
+        f"{H}.private",
         f"{H}.views",
         f"{H}.__version__",
     ),
@@ -179,6 +180,7 @@ KERNEL_MAY: Final = (
     f"{H}.codec",
     f"{H}.endpoint",
     f"{H}.errors",
+    f"{H}.private",
     f"{H}.__version__",
 )
 
@@ -203,7 +205,7 @@ def test_what_the_datapath_and_the_manager_share_knows_neither() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["codec.py", "endpoint.py", "errors.py", "messages.py", "observing.py", "views.py"]
+    "name", ["codec.py", "endpoint.py", "errors.py", "messages.py", "observing.py", "private.py", "views.py"]
 )
 def test_the_shared_modules_need_nothing_but_the_standard_library(name: str) -> None:
     foreign = {

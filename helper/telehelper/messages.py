@@ -83,7 +83,7 @@ class Connect(Message):
     ``kubeconfig`` is the value of ``KUBECONFIG`` (paths separated by colons); ``context`` and ``namespace`` empty
     mean the kubeconfig's own. ``cidrs``: the cluster's networks, instead of those that are found. ``on_conflict``:
     refuse, take, exclude or map. ``carrier``: portforward, or the URL of a manager's listener. ``via``: auto, manager
-    or agentless. On failure everything begun is undone and the data plane exits.
+    or agentless. ``share``: other users of this machine may use the connection too. On failure everything begun is undone and the data plane exits.
     """
 
     kubeconfig: str
@@ -98,6 +98,7 @@ class Connect(Message):
     cidrs: tuple[str, ...] = ()
     on_conflict: str = "refuse"
     via: str = "auto"
+    share: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,10 @@ def add_arguments(parser: Parser) -> None:
         default="refuse",
         help="a network of the cluster is this machine's already: refuse (default), take it, exclude it, or map it",
     )
+    _add_way_in(parser)
+
+
+def _add_way_in(parser: Parser) -> None:
     parser.add_argument(
         "--via",
         choices=WAYS,
@@ -77,6 +81,11 @@ def add_arguments(parser: Parser) -> None:
         metavar="WAY",
         help="how data travels: portforward (default), or tls://HOST:PORT or tcp://HOST:PORT of the manager's own",
     )
+    parser.add_argument(
+        "--share",
+        action="store_true",
+        help="let other users of this machine, and its containers, use the connection too",
+    )
 
 
 def run(session: Session, args: Namespace) -> Connection:
@@ -94,5 +103,6 @@ def run(session: Session, args: Namespace) -> Connection:
         on_conflict=args.on_conflict,
         via=args.via,
         manager_namespace=args.manager_namespace,
+        share=args.share,
     )
     return session.connect(options, demo=args.demo)

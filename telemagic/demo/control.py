@@ -24,9 +24,10 @@ import contextlib
 import json
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
+
+from telehelper.private import is_own, peer_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 SOCKET_NAME: Final = "control.sock"
 MAX_PACKET: Final = 64 * 1024  # bytes
 _FIRST_OWNER: Final = 10.0  # seconds an owned demo waits for its first owner
-_UCRED: Final = struct.Struct("3i")  # unix(7): pid, uid, gid
 
 
 @contextlib.contextmanager
@@ -151,10 +151,7 @@ class ControlServer:
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             connection, _ = self._socket.accept()
             connection.setblocking(False)
-            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-            if (
-                _UCRED.unpack(credentials)[1] != os.getuid()
-            ):  # the directory is closed to others; this is the bolt
+            if not is_own(peer_of(connection)[1]):  # the directory is closed to others; this is the bolt
                 connection.close()
                 return
             task = self._loop.create_task(self._converse(connection))

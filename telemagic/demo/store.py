@@ -167,5 +167,6 @@ def _fields(item: dict[str, Any]) -> dict[str, str]:
         "metadata.namespace": metadata.get("namespace", ""),
         "spec.nodeName": spec.get("nodeName", ""),
         "status.phase": status.get("phase", ""),
+        "status.podIP": status.get("podIP", ""),
         **{f"involvedObject.{name}": value for name, value in involved.items()},
     }

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Self
@@ -15,8 +14,15 @@ import pytest
 import uvloop
 from telehelper.codec import Decoder, Envelope, encode
 from telehelper.datapath import control_io
-from telehelper.datapath.control_io import ControlServer, Kernel, peer_of
-from telehelper.errors import CidrConflict, ControlError, NotConnected, TelemagicError, from_wire
+from telehelper.datapath.control_io import ControlServer, Kernel
+from telehelper.errors import (
+    CidrConflict,
+    ControlError,
+    HelperMissing,
+    NotConnected,
+    TelemagicError,
+    from_wire,
+)
 from telehelper.messages import (
     PROTOCOL_VERSION,
     Connect,
@@ -52,6 +58,7 @@ class RecordingService:
         self.cancelled = 0
         self.may_answer = asyncio.Event()
         self.were_last: list[bool] = []
+        self.left: list[Kernel] = []
 
     async def handle(self, request: Message, kernel: Kernel) -> Message:
         self.requests.append(request)
@@ -69,6 +76,9 @@ class RecordingService:
             case _:
                 raise ZeroDivisionError("a bug")
         return Done()
+
+    def kernel_left(self, kernel: Kernel) -> None:
+        self.left.append(kernel)
 
     async def _held(self) -> None:
         try:
@@ -200,10 +210,15 @@ def test_the_socket_is_ours_alone(path: Path) -> None:
     assert os.umask(before) == before  # and the process's own mask is as it was
 
 
-def test_peer_of_tells_who_is_there() -> None:
-    one, two = socket.socketpair()
-    with one, two:
-        assert peer_of(one) == (os.getpid(), os.geteuid())
+def test_a_directory_that_others_may_enter_is_refused(path: Path) -> None:
+    path.parent.chmod(0o755)
+
+    async def work() -> None:
+        with pytest.raises(HelperMissing, match="open to other users"):
+            await ControlServer(path, RecordingService()).start()
+
+    asyncio.run(work())
+    assert not path.exists()
 
 
 def test_another_version_is_refused(path: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_connection_from_syn_to_data_both_ways() -> None:
         assert decode_open(it.sinks.frames[0])[:5] == (Proto.TCP, NEAR, 40000, FAR, 5432)
         assert "-> DATA b'select 1'" in it.near(it.packet(ACK, text=b"select 1"))
         assert it.far(Frame(FrameType.DATA, 1, b"1 row")) == ["<< PA 1 9 b'1 row'"]
-        (record,) = it.engine.snapshot()
+        (record,) = it.engine.stack.snapshot(0.0)
         assert (record.bytes_up, record.bytes_down, record.five_tuple) == (8, 5, TCP)
         assert 0 <= record.opened_at <= (record.connected_at or 0) <= (record.first_byte_at or 0)
 
@@ -174,7 +174,7 @@ def test_lost_flows_are_reset_with_the_reason() -> None:
         it.engine.flows_lost({1, 99}, "the carrier was cut")
         lines = it.sinks.take()
         assert lines[0].startswith("<< R")
-        (record,) = it.engine.snapshot()
+        (record,) = it.engine.stack.snapshot(0.0)
         assert (record.state, record.reason) == ("CLOSED", "the carrier was cut")
 
     bench(work)
@@ -235,7 +235,7 @@ def test_a_question_to_the_resolver_comes_out_and_its_answer_goes_in() -> None:
         assert it.sinks.clients == [CLIENT]
         it.engine.answer_datagram(it.sinks.clients[0], b"me")
         assert it.sinks.take() == ["<< udp b'me'"]
-        assert it.engine.snapshot() == []  # no flow of the tunnel
+        assert it.engine.stack.snapshot(0.0) == []  # no flow of the tunnel
 
     bench(work)
 
@@ -271,7 +271,7 @@ def test_questions_to_the_cluster_share_one_flow_of_our_own() -> None:
         assert it.far(encode_u32(FrameType.OPENED, OWN_FLOWS, 0)) == []
         it.far(Frame(FrameType.DATAGRAM, OWN_FLOWS, b"answer"))
         assert it.sinks.answers == [b"answer"]
-        assert it.engine.snapshot() == []  # it is not the user's
+        assert it.engine.stack.snapshot(0.0) == []  # it is not the user's
 
     bench(work)
 

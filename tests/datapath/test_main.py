@@ -92,7 +92,7 @@ def run(path: Path, work: Callable[[Process], Awaitable[None]]) -> None:
         async with asyncio.timeout(WAIT), started(path) as process:
             await work(process)
 
-    path.parent.mkdir()
+    path.parent.mkdir(mode=0o700)
     asyncio.run(main())
 
 
@@ -180,3 +180,21 @@ def test_a_killed_one_lets_netd_know_and_its_files_are_swept(path: Path) -> None
         await kernel.close()
 
     run(path, work)
+
+
+def test_it_does_not_listen_where_others_could(path: Path) -> None:
+    path.parent.mkdir(mode=0o755)
+    netd = ScriptedNetd()
+    with netd.ours, netd.theirs:
+        options = ["--socket", str(path), "--netd-fd", str(netd.theirs.fileno())]
+        done = subprocess.run(
+            [sys.executable, "-m", "telehelper.datapath", *options],
+            pass_fds=(netd.theirs.fileno(),),
+            capture_output=True,
+            text=True,
+            timeout=WAIT,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == f"telemagic: {path.parent} is open to other users (mode 0755)\n"
+    assert os.listdir(path.parent) == []

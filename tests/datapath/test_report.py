@@ -8,7 +8,7 @@ from telehelper.core.address_map import Mapping
 from telehelper.core.flows import FiveTuple, FlowRecord
 from telehelper.core.frames import Proto
 from telehelper.core.route_plan import APPLIED, CONFLICT, PlannedRoute, RoutePlan
-from telehelper.datapath.report import UNKNOWN, cidr_rows, flow_row, resolved_rows, route_rows
+from telehelper.datapath.report import UNKNOWN, cidr_rows, flow_values, resolved_rows, route_rows
 from telehelper.messages import CidrRow, RouteRow
 from telehelper.observing import FlowRow
 from telehelper.rpc.manager_pb2 import Cidr, ClusterInfo
@@ -30,8 +30,12 @@ RECORD = FlowRecord(
 )
 
 
+def row_of(record: FlowRecord, offset: float = 0.0, name: str = "") -> FlowRow:
+    return FlowRow(*flow_values(record, offset, name))  # type: ignore[arg-type]  # their types are the fields'
+
+
 def test_an_open_flow() -> None:
-    assert flow_row(RECORD, 1000.0, {THERE: "postgres.shop"}) == FlowRow(
+    assert row_of(RECORD, 1000.0, "postgres.shop") == FlowRow(
         flow=7,
         protocol="TCP",
         src="198.19.240.0",
@@ -53,17 +57,17 @@ def test_an_open_flow() -> None:
 
 
 def test_a_closed_flow_has_an_end_and_a_reason() -> None:
-    row = flow_row(RECORD._replace(closed_at=101.0, state="CLOSED", reason="FIN"), 1000.0, {})
+    row = row_of(RECORD._replace(closed_at=101.0, state="CLOSED", reason="FIN"), 1000.0)
     assert (row.closed_at, row.state, row.reason, row.name) == (1101.0, "CLOSED", "FIN", "")
 
 
 def test_a_flow_that_never_connected_has_no_durations() -> None:
-    row = flow_row(RECORD._replace(connected_at=None, first_byte_at=None), 0.0, {})
+    row = row_of(RECORD._replace(connected_at=None, first_byte_at=None), 0.0)
     assert (row.connect, row.first_byte) == (UNKNOWN, UNKNOWN)
 
 
 def test_a_flow_without_an_answer_yet() -> None:
-    row = flow_row(RECORD._replace(first_byte_at=None), 0.0, {})
+    row = row_of(RECORD._replace(first_byte_at=None), 0.0)
     assert (row.connect, row.first_byte) == (0.25, UNKNOWN)
 
 

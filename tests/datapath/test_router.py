@@ -404,6 +404,19 @@ def test_mapped_names_get_addresses_of_a_pool_that_is_routed(machine: Machine) -
     assert machine.set_routes(PODS, on_conflict="map")[1] == routes, "the same pool for good"
 
 
+def test_a_mapped_address_is_turned_back_and_others_are_themselves(machine: Machine) -> None:
+    def real(text: str) -> str:
+        return str(machine.router.real(ip_address(text)))
+
+    assert real("10.244.7.7") == "10.244.7.7"
+    machine.routes.append(VPN)
+    machine.set_routes(PODS, on_conflict="map")
+    told = machine.admit("10.244.8.7")["10.244.8.7"]
+    assert real(told) == "10.244.8.7"
+    unused = str(ip_address(told) + 9)
+    assert [real(text) for text in (unused, "10.244.7.7", "fd00::1")] == [unused, "10.244.7.7", "fd00::1"]
+
+
 def test_ipv6_has_a_pool_if_the_cluster_has_it(machine: Machine) -> None:
     machine.routes.append(HostRoute(ip_network("fd00:10:96::/120"), "tun0"))
     assert not any(":" in r for r in machine.set_routes(FOUR, on_conflict="map")[1])

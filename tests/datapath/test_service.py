@@ -60,7 +60,7 @@ from telehelper.messages import (
     VifOpened,
     Welcome,
 )
-from telehelper.observing import FlowRow, FlowTable, GetFlows
+from telehelper.observing import CellEnded, CellStarted, FlowRow, FlowTable, GetFlows, Introduce
 from telehelper.tcp_stream import TcpStream, connect_tcp
 
 from tests.core.builders import whole
@@ -139,6 +139,7 @@ class AKernel:
     """A kernel as far as the data plane looks at it."""
 
     is_last = True
+    pid = os.getpid()
 
 
 class Bench:
@@ -319,9 +320,45 @@ def listening() -> Iterator[socket.socket]:
         yield server
 
 
-def test_a_connection_through_all_of_it(pki: Pki, tmp_path: Path) -> None:
+def test_a_flow_of_nobody_known_is_refused_and_said_so(pki: Pki, tmp_path: Path) -> None:
     async def work(it: Bench) -> None:
         status = await it.connect()
+        assert not any("refused" in line for line in status.notices)
+        key = to_key(FiveTuple(Proto.TCP, IPv4Address(status.address), 40_000, IPv4Address("127.0.0.1"), 1))
+        template = TcpTemplate(key, 1460, offload=True)
+        it.netd.kernel.send(whole(template.segment(1000, 0, 2, 512, (), 0, syn_options(1460, 7))))
+        answer = parse(await asyncio.get_running_loop().sock_recv(it.netd.kernel, 70_000))
+        assert isinstance(answer, Segment)
+        assert answer.flags & 4  # RST
+        await turns()
+        (line,) = [line for line in (await it.status()).notices if "refused" in line]
+        assert line == "flows were refused: 1 of nobody known; --share lets everybody on this machine through"
+        rows = [FlowRow(*values) for values in json.loads((await it.ask(GetFlows())).rows)]
+        assert [row.reason for row in rows] == ["not yours: nobody's who is known"]
+
+    bench(pki, tmp_path, work)
+
+
+def test_share_says_so(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        assert any(line.startswith("--share: everybody") for line in (await it.connect(share=True)).notices)
+        with pytest.raises(AlreadyConnected, match="other options"):
+            await it.connect()
+
+    bench(pki, tmp_path, work)
+
+
+def test_what_a_kernel_says_of_its_cells_is_taken(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        for message in (Introduce("a.ipynb"), CellStarted(1, 1.0), CellEnded(1, 2.0)):
+            assert await it.ask(message) == Done()
+
+    bench(pki, tmp_path, work)
+
+
+def test_a_connection_through_all_of_it(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        status = await it.connect(share=True)  # behind this packet there is no socket
         loop = asyncio.get_running_loop()
 
         async def packet() -> Segment:

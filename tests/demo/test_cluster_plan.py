@@ -107,12 +107,14 @@ def test_the_routing_tables_are_read_without_default_routes(tmp_path: Path) -> N
         ("", "metadata.name=one", True),
         ("", "metadata.namespace=other", False),
         ("app=web", "status.phase=Running,metadata.name!=two", True),
+        ("", "status.podIP=198.18.0.5", True),
+        ("", "status.podIP=198.18.0.6", False),
     ],
 )
 def test_selectors(labels: str, fields: str, expected: bool) -> None:
     item = {
         "metadata": {"name": "one", "namespace": "shop", "labels": {"app": "web", "tier": "front"}},
-        "status": {"phase": "Running"},
+        "status": {"phase": "Running", "podIP": "198.18.0.5"},
     }
     assert store.selector(labels, fields)(item) is expected
 

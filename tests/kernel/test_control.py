@@ -179,9 +179,8 @@ def test_nobody_listens(tmp_path: Path) -> None:
 def test_foreign_peer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     near, far = socket.socketpair()
     with near, far:
-        assert control.peer(near) == (os.getpid(), os.getuid())
         control.check_peer(near, tmp_path)
         uid = os.getuid()
-        monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+        monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
         with pytest.raises(HelperRefused, match=f"belongs to uid {uid}, not to you"):
             control.check_peer(near, tmp_path)

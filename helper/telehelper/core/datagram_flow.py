@@ -11,7 +11,16 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from telehelper.core.actions import Action, FlowClosed, FlowOpened, SendFrame
-from telehelper.core.frames import Frame, FrameType, Open, decode_coded, encode_coded, encode_open
+from telehelper.core.flows import failure_of
+from telehelper.core.frames import (
+    Frame,
+    FrameType,
+    Open,
+    decode_coded,
+    decode_opened,
+    encode_coded,
+    encode_open,
+)
 from telehelper.errors import TunnelError
 
 if TYPE_CHECKING:
@@ -123,9 +132,12 @@ class DatagramFlow(ABC):
 
     def _receive_other(self, frame: Frame, now: float, out: list[Action]) -> None:
         if frame.type is FrameType.OPENED:
+            self.stats.dial = decode_opened(frame).dial
             self.stats.connected_at = now
         elif frame.type in (FrameType.REJECTED, FrameType.RST):
             code, text = decode_coded(frame)
+            if code in errno.errorcode:
+                self.stats.failure = failure_of(code)
             self._refuse(code, text or errno.errorcode.get(code, "reset by the cluster"), out)
         else:
             raise TunnelError(f"{frame.type.name} on a flow of datagrams")

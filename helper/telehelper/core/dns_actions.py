@@ -46,6 +46,15 @@ class Answer(NamedTuple):
     data: bytes
 
 
+class Ended(NamedTuple):
+    """A lookup is over. Not an action but news, see :meth:`~telehelper.core.dns_resolver.Resolver.take_ended`."""
+
+    started: float  # in the clock that the resolver is given
+    name: str  # as people know it
+    addresses: tuple[Address, ...] = ()  # of the cluster, as told to programs
+    failure: str = ""  # why there is no answer from the cluster for a name of the cluster's
+
+
 class Drop(NamedTuple):
     """Something was ignored; count it."""
 

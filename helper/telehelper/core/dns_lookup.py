@@ -34,6 +34,7 @@ class Lookup:
     waiters: dict[tuple[Hashable, int], int]  # to how many bytes each takes
     names: list[Name]  # still to ask the cluster for
     upstream: bool
+    started: float = 0.0
     stage: Stage = Stage.CLUSTER
     id: int = -1  # none before the first try
     asked: Name = ()  # the name the cluster is, or was last, asked for

@@ -156,6 +156,17 @@ class DnsPolicy:
         # A name too long to exist under the cluster's domain is not asked for there.
         return Decision(tuple(n for n in names if wire_length(n) <= MAX_NAME), upstream)
 
+    def names_service(self, name: Name) -> bool:
+        """Whether a full name (lower case) is one that a service would have, in a namespace that there is.
+
+        What a search list makes of a name that failed is not, mostly: postgres.shop.default.svc.cluster.local.
+        """
+        ending = (_SVC, *from_text(self.domain))
+        if len(name) != 2 + len(ending) or name[2:] != ending:
+            return False
+        namespace = name[1].decode("ascii", "replace")
+        return namespace == self.namespace or namespace in self.namespaces
+
     def display(self, name: Name) -> str:
         """Return the short form people know a full cluster name by: ``postgres.shop``; other names as they are."""
         ending = (_SVC, *from_text(self.domain))

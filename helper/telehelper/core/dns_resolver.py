@@ -28,11 +28,12 @@ a longer name is given back under the name that was asked, without a CNAME in be
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from telehelper.core import dns_cache, dns_names
 from telehelper.core import dns_message as dns
-from telehelper.core.dns_actions import Action, Admit, Answer, AskCluster, AskUpstream, Drop, Forget
+from telehelper.core.dns_actions import Action, Admit, Answer, AskCluster, AskUpstream, Drop, Ended, Forget
 from telehelper.core.dns_cache import AnswerCache
 from telehelper.core.dns_lookup import Lookup, Stage
 from telehelper.core.dns_message import MessageError
@@ -83,6 +84,7 @@ class Resolver:
         self._by_id: dict[int, Lookup] = {}
         self._cache = AnswerCache()
         self._memory = NameMemory()
+        self._ended: deque[Ended] = deque(maxlen=MAX_LOOKUPS)
 
     @property
     def names(self) -> Mapping[Address, str]:
@@ -93,6 +95,12 @@ class Resolver:
     def origins(self) -> Mapping[tuple[Name, int], Origin]:
         """Who answered each question last, by its name (in lower case) and type."""
         return self._memory.origins
+
+    def take_ended(self) -> list[Ended]:
+        """Hand over the news of lookups that are over since the last call; the oldest are lost if nobody calls."""
+        taken = list(self._ended)
+        self._ended.clear()
+        return taken
 
     # --- inputs --------------------------------------------------------------------------------------------------
 
@@ -143,14 +151,18 @@ class Resolver:
             return [Drop("dns: admission that nobody waits for")]
         domain = dns.from_text(self._policy.domain)
         self._memory.learn(self._policy.display(lookup.asked), lookup.answer, told, domain)
-        return self._answer(lookup, lookup.renamed(dns_names.rewritten(lookup.answer, told)))
+        response = lookup.renamed(dns_names.rewritten(lookup.answer, told))
+        return self._answer(lookup, response, addresses=tuple(told.values()))
 
     def admission_failed(self, ident: int) -> list[Action]:
         """Take note that the addresses of the :class:`Admit` with this id could not be made reachable."""
         lookup = self._by_id.get(ident)
         if lookup is None or lookup.stage is not Stage.ADMISSION:
             return []
-        return [Drop("dns: addresses could not be routed"), *self._fail(lookup)]
+        return [
+            Drop("dns: addresses could not be routed"),
+            *self._fail(lookup, "its addresses could not be routed"),
+        ]
 
     def cluster_failed(self, ident: int, now: float) -> list[Action]:
         """Take note that a query could not be put to the cluster over TCP; what was cut short is the answer then."""
@@ -180,7 +192,7 @@ class Resolver:
                 case Stage.ADMISSION:
                     actions += [Forget(lookup.id), *self.admission_failed(lookup.id)]
                 case _:
-                    actions += self._fail(lookup)
+                    actions += self._fail(lookup, "the tunnel is down")
         return actions
 
     def next_timer(self) -> float | None:
@@ -224,7 +236,7 @@ class Resolver:
         if len(self._by_key) >= MAX_LOOKUPS:
             return [Drop("dns: too many lookups under way")]
         names, upstream = self._decide(query.question.name)
-        lookup = Lookup(key, query, {waiter: limit}, list(names), upstream)
+        lookup = Lookup(key, query, {waiter: limit}, list(names), upstream, now)
         self._by_key[key] = lookup
         return self._advance(lookup, now)
 
@@ -254,12 +266,12 @@ class Resolver:
             return self._ask_upstream(lookup, now)
         if lookup.denial is not None:
             return self._answer(lookup, lookup.denial)
-        return self._fail(lookup)
+        return self._fail(lookup)  # nobody was asked
 
     def _ask_cluster(self, lookup: Lookup, now: float) -> list[Action]:
         if self._down_since is not None:
             if now - self._down_since >= OUTAGE:
-                return self._fail(lookup)
+                return self._fail(lookup, "the tunnel is down")
             self._pause(lookup, now)
             return []
         lookup.stage = Stage.CLUSTER
@@ -278,7 +290,9 @@ class Resolver:
 
     def _give_up(self, lookup: Lookup, now: float) -> list[Action]:
         """End a lookup that the cluster does not answer."""
-        return self._fail(lookup) if lookup.answer is None else self._finish(lookup, lookup.answer, now)
+        if lookup.answer is not None:
+            return self._finish(lookup, lookup.answer, now)
+        return self._fail(lookup, "the cluster's DNS server does not answer")
 
     def _ask_upstream(self, lookup: Lookup, now: float) -> list[Action]:
         """Ask the next server of the machine's own; each once, and all as often as UPSTREAM_TRIES allows."""
@@ -294,7 +308,7 @@ class Resolver:
 
     def _take_cluster(self, lookup: Lookup, response: Response, now: float) -> list[Action]:
         if response.rcode not in (dns.NOERROR, dns.NXDOMAIN):
-            return self._fail(lookup)
+            return self._fail(lookup, f"the cluster's DNS server fails, with code {response.rcode}")
         response = dns_cache.shortened(response)
         if response.flags & dns.TC and not lookup.stream:
             lookup.answer, lookup.stream, lookup.tries = response, True, 0
@@ -323,12 +337,16 @@ class Resolver:
         lookup.deadline = now + ADMISSION_TIMEOUT
         return [Admit(lookup.id, addresses)]
 
-    def _answer(self, lookup: Lookup, response: Response, whole: bytes = b"") -> list[Action]:
-        self._remove(lookup, lookup.source)
+    def _answer(
+        self, lookup: Lookup, response: Response, whole: bytes = b"", addresses: tuple[Address, ...] = ()
+    ) -> list[Action]:
+        denied = response.rcode == dns.NXDOMAIN and self._policy.names_service(lookup.asked)
+        self._remove(lookup, lookup.source, addresses, "no such name" if denied else "")
         return lookup.answers(response, whole)
 
-    def _fail(self, lookup: Lookup) -> list[Action]:
-        self._remove(lookup, "nobody")
+    def _fail(self, lookup: Lookup, why: str = "") -> list[Action]:
+        """End a lookup without an answer; `why`, if that is the cluster's doing or the tunnel's."""
+        self._remove(lookup, "nobody", (), why)
         return lookup.failures()
 
     def _new_id(self, lookup: Lookup) -> None:
@@ -339,8 +357,11 @@ class Resolver:
         lookup.id = ident
         self._by_id[ident] = lookup
 
-    def _remove(self, lookup: Lookup, source: str) -> None:
+    def _remove(self, lookup: Lookup, source: str, addresses: tuple[Address, ...], failure: str) -> None:
         question = lookup.query.question
+        if addresses or failure:
+            shown = self._policy.display(lookup.asked)
+            self._ended.append(Ended(lookup.started, shown, addresses, failure))
         origin = Origin(source, question.name if source == "machine" else lookup.asked or question.name)
         self._memory.note(question.name, question.qtype, origin)
         del self._by_key[lookup.key]

@@ -63,6 +63,7 @@ class EchoFlow(DatagramFlow):
             return
         self.stats.packets_up += 1
         self.stats.bytes_up += len(echo.data)
+        self.stats.last_byte_at = now
         out.append(SendFrame(Frame(FrameType.DATAGRAM, self._number, encode_echo(echo.sequence, echo.data))))
 
     def handle_timer(self, now: float, out: list[Action]) -> None:

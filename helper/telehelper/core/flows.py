@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from telehelper.core.frames import UNKNOWN
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from telehelper.core.frames import Address, Proto
 
-CLOSED_KEPT: Final = 2000  # ours: a notebook's day, about 1 MiB; the oldest is forgotten
+CLOSED_KEPT: Final = 10_000  # ours: as many as are kept to be shown, some 8 MiB; the oldest is forgotten
+
+# How a flow failed, as people say it
+REFUSED: Final = "refused"
+UNREACHABLE: Final = "unreachable"
+TIMED_OUT: Final = "timed out"
+RESET: Final = "reset"
+_FAILURES: Final = {errno.ECONNREFUSED: REFUSED, errno.ETIMEDOUT: TIMED_OUT}
+
+
+def failure_of(code: int) -> str:
+    """Return how a flow failed that was rejected with this errno."""
+    return _FAILURES.get(code, UNREACHABLE)
 
 
 class FiveTuple(NamedTuple):
@@ -22,7 +39,10 @@ class FiveTuple(NamedTuple):
 
 
 class FlowRecord(NamedTuple):
-    """One flow at the moment of a snapshot. Times are the core's monotonic seconds; ``up`` is towards the cluster."""
+    """One flow at the moment of a snapshot; ``up`` is towards the cluster.
+
+    Times are the core's monotonic seconds; durations are seconds, -1 if unknown.
+    """
 
     flow: int
     five_tuple: FiveTuple
@@ -36,21 +56,41 @@ class FlowRecord(NamedTuple):
     packets_up: int
     packets_down: int
     reason: str  # empty while open
+    last_byte_at: float | None = None  # either way
+    dns: float = UNKNOWN  # the lookup that led here
+    queue: float = UNKNOWN  # until OPEN was given to a carrier
+    tunnel: float = UNKNOWN  # that carrier's round trip, then
+    dial: float = UNKNOWN  # the far side's connect
+    wait: float = UNKNOWN  # for the service's first byte, at the far side
+    failure: str = ""  # refused, unreachable, timed out or reset
 
 
 class FlowStats:
-    """The counters of one open flow, written by the flow itself."""
+    """The counters of one open flow, written by the flow itself.
+
+    Attributes
+    ----------
+    dns, queue, tunnel
+        As in :class:`FlowRecord`; the shell measures them.
+    """
 
     __slots__ = (
         "bytes_down",
         "bytes_up",
         "connected_at",
+        "dial",
+        "dns",
+        "failure",
         "first_byte_at",
         "five_tuple",
         "flow",
+        "last_byte_at",
         "opened_at",
         "packets_down",
         "packets_up",
+        "queue",
+        "tunnel",
+        "wait",
     )
 
     def __init__(self, flow: int, five_tuple: FiveTuple, now: float) -> None:
@@ -59,13 +99,22 @@ class FlowStats:
         self.opened_at = now
         self.connected_at: float | None = None
         self.first_byte_at: float | None = None
+        self.last_byte_at: float | None = None
+        self.dns = self.queue = self.tunnel = self.dial = self.wait = UNKNOWN
+        self.failure = ""
         self.bytes_up = self.bytes_down = self.packets_up = self.packets_down = 0
 
     def count_down(self, size: int, now: float) -> None:
         """Count bytes that came from the cluster."""
         self.bytes_down += size
+        self.last_byte_at = now
         if self.first_byte_at is None:
             self.first_byte_at = now
+
+    @property
+    def progress(self) -> int:
+        """A number that has grown if anything was counted."""
+        return self.bytes_up + self.bytes_down + self.packets_up + self.packets_down
 
     def to_record(self, state: str, closed_at: float | None = None, reason: str = "") -> FlowRecord:
         """Make a copy that no longer changes."""
@@ -82,6 +131,13 @@ class FlowStats:
             self.packets_up,
             self.packets_down,
             reason,
+            self.last_byte_at,
+            self.dns,
+            self.queue,
+            self.tunnel,
+            self.dial,
+            self.wait,
+            self.failure,
         )
 
 
@@ -94,7 +150,7 @@ class Totals(NamedTuple):
 
 
 class FlowTable:
-    """Records of closed flows, a bounded ring, and what was dropped without belonging to a flow."""
+    """Records of closed flows that nobody has taken yet, a bounded ring, and what was dropped without belonging to a flow."""
 
     def __init__(self, kept: int = CLOSED_KEPT) -> None:
         self.closed: deque[FlowRecord] = deque(maxlen=kept)
@@ -107,11 +163,17 @@ class FlowTable:
         flows, up, down = self._closed_totals
         self._closed_totals = Totals(flows + 1, up + stats.bytes_up, down + stats.bytes_down)
 
-    def totals(self, open_stats: list[FlowStats]) -> Totals:
+    def take_closed(self) -> list[FlowRecord]:
+        """Hand over the records of closed flows, oldest first."""
+        taken = list(self.closed)
+        self.closed.clear()
+        return taken
+
+    def totals(self, open_stats: Iterable[FlowStats]) -> Totals:
         """Add the open flows to the closed ones."""
         flows, up, down = self._closed_totals
-        return Totals(
-            flows + len(open_stats),
-            up + sum(stats.bytes_up for stats in open_stats),
-            down + sum(stats.bytes_down for stats in open_stats),
-        )
+        for stats in open_stats:
+            flows += 1
+            up += stats.bytes_up
+            down += stats.bytes_down
+        return Totals(flows, up, down)

@@ -9,7 +9,7 @@ type        flow  direction  payload
 ==========  ====  =========  ==============================================================
 HELLO       0     both       version (16 bits), session token (UTF-8); first on a carrier
 OPEN        ≠ 0   up         see :class:`Open`
-OPENED      ≠ 0   down       credit (32 bits): bytes that may be sent up
+OPENED      ≠ 0   down       see :class:`Opened`
 REJECTED    ≠ 0   down       errno (16 bits), reason (UTF-8)
 DATA        ≠ 0   both       bytes of the flow, 1 to MAX_DATA
 FIN         ≠ 0   both       empty: no more DATA in this direction
@@ -18,10 +18,16 @@ CREDIT      ≠ 0   both       bytes (32 bits) that may be sent beyond what was 
 DATAGRAM    ≠ 0   both       one UDP datagram's payload, may be empty; of an ICMP flow: see echo.py
 PING, PONG  0     both       8 bytes, echoed
 GOAWAY      0     both       code (16 bits), reason (UTF-8): no new flows here
+TIMING      ≠ 0   down       µs (32 bits) the service took for its first byte, before the first DATA; once at most
 ==========  ====  =========  ==============================================================
 
 Truncated, oversized or unknown frames raise :class:`~telehelper.errors.TunnelError` with a reason, and the carrier
 must be closed. Errno values are Linux's.
+
+*Versions.* Version 2 added what measures time: TIMING, and four more bytes of OPENED. Both sides speak all of `SPOKEN`.
+The near side says in OpenSession and in HELLO which it wants, the newest first and an older one if that is refused; the
+manager answers HELLO with the same, and towards a near side that wants 1 keeps to 4 bytes of OPENED and no TIMING.
+What is not told is unknown: -1. A near side takes either form at any time.
 """
 
 from __future__ import annotations
@@ -34,7 +40,9 @@ from typing import Final, NamedTuple
 
 from telehelper.errors import TunnelError
 
-VERSION: Final = 1
+VERSION: Final = 2
+SPOKEN: Final = (VERSION, 1)  # newest first
+TIMED: Final = 2  # from this version on, times are told
 HEADER: Final = struct.Struct("!II")
 MAX_DATA: Final = 64 * 1024  # bytes in one DATA frame; a whole offloaded segment fits
 MAX_PAYLOAD: Final = 66 * 1024  # bytes; a UDP datagram of 65,535 fits
@@ -58,6 +66,7 @@ class FrameType(enum.IntEnum):
     PING = 10
     PONG = 11
     GOAWAY = 12
+    TIMING = 13
 
 
 class Frame(NamedTuple):
@@ -89,6 +98,8 @@ class Open(NamedTuple):
 
 
 _OPEN: Final = struct.Struct("!BxHHxxII16s16s")
+_OPENED: Final = struct.Struct("!II")
+UNKNOWN: Final = -1.0  # seconds: what was not measured
 
 
 _PROTOCOLS: Final = {int(protocol): protocol for protocol in Proto}
@@ -130,15 +141,57 @@ def decode_open(frame: Frame) -> Open:
 
 
 def encode_u32(kind: FrameType, flow: int, value: int) -> Frame:
-    """Make an OPENED or CREDIT frame."""
+    """Make a CREDIT frame, or an OPENED of version 1."""
     return Frame(kind, flow, value.to_bytes(4, "big"))
 
 
 def decode_u32(frame: Frame) -> int:
-    """Read an OPENED's or CREDIT's number of bytes; TunnelError if it is malformed."""
+    """Read a CREDIT's number of bytes; TunnelError if it is malformed."""
     if len(frame.payload) != 4:
         raise TunnelError(f"{frame.type.name} has {len(frame.payload)} bytes, not 4")
     return int.from_bytes(frame.payload, "big")
+
+
+class Opened(NamedTuple):
+    """Payload of OPENED: the far side has connected. ``dial`` goes as 32 bits of µs, in version 1 not at all."""
+
+    credit: int  # bytes that may be sent up; 32 bits
+    dial: float = UNKNOWN  # seconds that it took
+
+
+def encode_opened(flow: int, what: Opened) -> Frame:
+    """Make an OPENED frame; without a dial it is one of version 1."""
+    credit, dial = what
+    if dial < 0:
+        return Frame(FrameType.OPENED, flow, credit.to_bytes(4, "big"))
+    return Frame(FrameType.OPENED, flow, _OPENED.pack(credit, _microseconds(dial)))
+
+
+def decode_opened(frame: Frame) -> Opened:
+    """Read an OPENED's payload, of any version; TunnelError if it is malformed."""
+    payload = frame.payload
+    if len(payload) == _OPENED.size:
+        credit, dial = _OPENED.unpack(payload)
+        return Opened(credit, dial / 1e6)
+    if len(payload) != 4:
+        raise TunnelError(f"OPENED has {len(payload)} bytes, not 4 or 8")
+    return Opened(int.from_bytes(payload, "big"))
+
+
+def encode_timing(flow: int, wait: float) -> Frame:
+    """Make a TIMING frame of so many seconds."""
+    return Frame(FrameType.TIMING, flow, _microseconds(wait).to_bytes(4, "big"))
+
+
+def decode_timing(frame: Frame) -> float:
+    """Read a TIMING's seconds; TunnelError if it is malformed."""
+    if len(frame.payload) != 4:
+        raise TunnelError(f"TIMING has {len(frame.payload)} bytes, not 4")
+    return int.from_bytes(frame.payload, "big") / 1e6
+
+
+def _microseconds(seconds: float) -> int:
+    return min(round(seconds * 1e6), 0xFFFFFFFF)  # 71 minutes at most
 
 
 def encode_coded(kind: FrameType, flow: int, code: int, text: str = "") -> Frame:

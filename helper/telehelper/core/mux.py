@@ -3,8 +3,8 @@
 Theory of operation
 -------------------
 What is sent waits here until the carrier can take it: :meth:`Mux.send` queues a frame, :meth:`Mux.take` hands out
-the next bytes. There are two lanes. *Control* (HELLO, OPEN, OPENED, REJECTED, CREDIT, RST, PING, PONG, GOAWAY)
-goes first, in the order sent, so that no amount of data delays a heartbeat or an answer. *Data* (DATA, FIN,
+the next bytes. There are two lanes. *Control* (HELLO, OPEN, OPENED, REJECTED, CREDIT, RST, PING, PONG, GOAWAY,
+TIMING) goes first, in the order sent, so that no amount of data delays a heartbeat or an answer. *Data* (DATA, FIN,
 DATAGRAM) stays in order within its flow, and the flows take turns of ``QUANTUM`` bytes, so a small query waits for
 one turn of each busy flow and not for all they have queued. RST overtakes, and drops, what its flow has queued; so
 does one that comes in.

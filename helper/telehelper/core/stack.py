@@ -196,6 +196,19 @@ class Stack:
         opened = [flow.stats.to_record(flow.state_name) for flow in self._by_number.values()]
         return [*self._table.closed, *opened]
 
+    def live(self) -> list[tuple[FlowStats, str]]:
+        """Return the open flows with their states' names, oldest first; the counters go on changing."""
+        return [(flow.stats, flow.state_name) for flow in self._by_number.values()]
+
+    def stats_of(self, flow: int) -> FlowStats | None:
+        """Return the counters of a flow, for the shell to add what it measures; None if it is over."""
+        found = self._by_number.get(flow)
+        return found.stats if found is not None else None
+
+    def take_closed(self) -> list[FlowRecord]:
+        """Hand over the records of closed flows, oldest first; a snapshot does not have them any more."""
+        return self._table.take_closed()
+
     @property
     def drops(self) -> Counter[str]:
         """How often something was ignored, by reason."""
@@ -214,7 +227,7 @@ class Stack:
     @property
     def totals(self) -> Totals:
         """Sums over all flows that ever were."""
-        return self._table.totals([flow.stats for flow in self._by_number.values()])
+        return self._table.totals(flow.stats for flow in self._by_number.values())
 
     # --- segments and datagrams, with a flow or without --------------------------------------------------------
 

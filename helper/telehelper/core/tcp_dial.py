@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Final
 
 from telehelper.core.actions import Action, FlowClosed, FlowOpened, SendFrame
 from telehelper.core.credit import CreditIssuer
+from telehelper.core.flows import RESET, TIMED_OUT, failure_of
 from telehelper.core.frames import (
     Frame,
     FrameType,
     Open,
     decode_coded,
-    decode_u32,
+    decode_opened,
     encode_coded,
     encode_open,
 )
@@ -39,6 +40,7 @@ from telehelper.errors import TunnelError
 
 if TYPE_CHECKING:
     from telehelper.core.flows import FlowStats
+    from telehelper.core.frames import Opened
     from telehelper.core.limits import Terms
 
 HOLD: Final = (
@@ -170,7 +172,7 @@ class Dial:
             return  # it crossed our RST, or comes after REJECTED: the flow is over for the far side
         try:
             if frame.type is FrameType.OPENED:
-                self._opened(decode_u32(frame), now, out)
+                self._opened(decode_opened(frame), now, out)
             elif frame.type is FrameType.REJECTED:
                 self._rejected(*decode_coded(frame), now, out)
             elif frame.type is FrameType.RST:
@@ -182,14 +184,16 @@ class Dial:
             self._tell_far(errno.EPROTO, reason, out)
             self._reset(Event.GAVE_UP, reason, out)
 
-    def _opened(self, credit: int, now: float, out: list[Action]) -> None:
+    def _opened(self, what: Opened, now: float, out: list[Action]) -> None:
+        self.stats.dial = what.dial
         flow = TcpFlow(self.stats, self._syn, self._iss, self._issuer, self._terms)
-        flow.start(credit, now, out)
+        flow.start(what.credit, now, out)
         self.opened = flow
         self.state = next_state(self.state, Event.OPENED)
 
     def _rejected(self, code: int, text: str, now: float, out: list[Action]) -> None:
         reason = text or errno.errorcode.get(code, "rejected")
+        self.stats.failure = failure_of(code)
         if code == errno.ECONNREFUSED:
             self._reset(Event.REJECTED, reason, out)
         elif code == errno.ETIMEDOUT:
@@ -200,6 +204,7 @@ class Dial:
 
     def abort(self, reason: str, out: list[Action]) -> None:
         """Reset the near side; the far side is gone or has reset already."""
+        self.stats.failure = self.stats.failure or RESET
         self._reset(Event.FAR_RESET, self.reason or reason, out)
 
     # --- from the clock ----------------------------------------------------------------------------------------
@@ -208,6 +213,7 @@ class Dial:
         """Act on :attr:`deadline`, which has come."""
         if not self._code:
             self._tell_far(errno.ETIMEDOUT, "no answer to OPEN", out)
+            self.stats.failure = TIMED_OUT
             self._say_unreachable(errno.EHOSTUNREACH, "the tunnel did not answer", now)
             return
         pause = next(self._pauses, None)

@@ -15,7 +15,16 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from telehelper.core.actions import Action, FlowClosed, SendFrame
-from telehelper.core.frames import Frame, FrameType, decode_coded, decode_u32, encode_coded, encode_u32
+from telehelper.core.flows import RESET
+from telehelper.core.frames import (
+    Frame,
+    FrameType,
+    decode_coded,
+    decode_timing,
+    decode_u32,
+    encode_coded,
+    encode_u32,
+)
 from telehelper.core.packet import ACK, FIN, PSH, RST, SYN, Segment
 from telehelper.core.rto import Rto
 from telehelper.core.seq import Seq, unwrap
@@ -130,7 +139,7 @@ class TcpFlow:
             self._output.is_ack_due = True
         elif flags & ACK and self._receive_ack(segment, seq, now, out):
             if size:
-                self._receive_text(seq, segment.text, out)
+                self._receive_text(seq, segment.text, now, out)
             if flags & FIN:
                 self._receive_fin(fin, now, out)
         if self.state is not _CLOSED:
@@ -205,13 +214,14 @@ class TcpFlow:
         if self.state is _TIME_WAIT:
             self.deadline = now + self._terms.limits.time_wait
 
-    def _receive_text(self, seq: Seq, text: memoryview, out: list[Action]) -> None:
+    def _receive_text(self, seq: Seq, text: memoryview, now: float, out: list[Action]) -> None:
         self._output.is_ack_due = True
         if self._receiver.is_finished:
             return
         receiver = self._receiver
         new: memoryview | None = receiver.accept(seq, text)
         while new:
+            self.stats.last_byte_at = now
             # Long text is not copied on its way up: the frame keeps the packet alive.
             out.append(SendFrame(Frame(_DATA, self.stats.flow, new if len(new) > COPIED else bytes(new))))
             self.stats.bytes_up += len(new)
@@ -265,6 +275,11 @@ class TcpFlow:
         if receiver.is_update_due(self._output.mss):
             self._output.send(self._sender.nxt, ACK, out)
 
+    def _far_timing(self, frame: Frame, _now: float, _out: list[Action]) -> None:
+        if self.stats.bytes_down:
+            raise TunnelError("TIMING after DATA")
+        self.stats.wait = decode_timing(frame)
+
     def _far_reset(self, frame: Frame, _now: float, out: list[Action]) -> None:
         self.abort(decode_coded(frame)[1] or "reset by the cluster", out)
 
@@ -292,6 +307,8 @@ class TcpFlow:
 
     def abort(self, reason: str, out: list[Action]) -> None:
         """Reset the near side; the far side is gone or has reset already."""
+        if not self._receiver.is_finished:  # else nobody here waits for anything but the end
+            self.stats.failure = RESET
         self._output.send_reset(self._sender.sent, out)
         self._close(Event.FAR_RESET, reason, out)
 
@@ -349,4 +366,5 @@ _HANDLERS: Final = {
     FrameType.CREDIT: TcpFlow._far_credit,
     FrameType.FIN: TcpFlow._far_fin,
     FrameType.RST: TcpFlow._far_reset,
+    FrameType.TIMING: TcpFlow._far_timing,
 }

@@ -37,6 +37,7 @@ class UdpFlow(DatagramFlow):
         """Take a datagram, or an offloaded run of them, from the near side."""
         self.deadline = now + self._idle
         stats, number = self.stats, self._number
+        stats.last_byte_at = now
         for payload in split(datagram):
             stats.packets_up += 1
             stats.bytes_up += len(payload)

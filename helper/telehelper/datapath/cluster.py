@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +13,7 @@ import grpc
 import grpc.aio
 
 from telehelper import __version__
-from telehelper.core.frames import VERSION
+from telehelper.core.frames import SPOKEN
 from telehelper.errors import (
     CredentialsRefused,
     ManagerTooOld,
@@ -21,6 +22,7 @@ from telehelper.errors import (
     TelemagicError,
 )
 from telehelper.kube.client import ApiNotFound
+from telehelper.private import peer_of
 from telehelper.rpc import manager_pb2, manager_pb2_grpc
 
 if TYPE_CHECKING:
@@ -146,6 +148,9 @@ class Relay:
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        if peer_of(writer.get_extra_info("socket")) != (os.getpid(), os.geteuid()):
+            writer.close()  # nobody but our own grpcio may speak to the manager for us
+            return
         self.error = None
         try:
             await self._relay(reader, writer)
@@ -202,13 +207,22 @@ def _translate(error: grpc.aio.AioRpcError, relay: Relay) -> TelemagicError:
 
 
 class ManagerControl:
-    """The control connection: one gRPC channel over one port-forward."""
+    """The control connection: one gRPC channel over one port-forward.
+
+    Attributes
+    ----------
+    session
+        What the manager registered us as.
+    protocol
+        The version that both sides speak, of those in :data:`~telehelper.core.frames.SPOKEN`.
+    """
 
     def __init__(self, api: ApiClient, pod: ManagerPod, relay_path: Path) -> None:
         self._relay = Relay(api, pod, relay_path)
         self._channel: grpc.aio.Channel | None = None
         self._stub: manager_pb2_grpc.ManagerStub | None = None
         self.session = manager_pb2.Session()
+        self.protocol = SPOKEN[0]
 
     async def open(self) -> manager_pb2.Session:
         """Register with the manager.
@@ -221,14 +235,20 @@ class ManagerControl:
         target = await self._relay.start()
         self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL)
         self._stub = manager_pb2_grpc.ManagerStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+        for self.protocol in SPOKEN:
+            try:
+                return await self._register(self._stub)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.FAILED_PRECONDITION or self.protocol == SPOKEN[-1]:
+                    raise _translate(error, self._relay) from error
+        raise AssertionError("the last version's error is raised")
+
+    async def _register(self, stub: manager_pb2_grpc.ManagerStub) -> manager_pb2.Session:
         name = f"{getpass.getuser()}@{socket.gethostname()}"
         request = manager_pb2.OpenSessionRequest(
-            protocol=VERSION, client_version=__version__, client_name=name
+            protocol=self.protocol, client_version=__version__, client_name=name
         )
-        try:
-            self.session = await self._stub.OpenSession(request, timeout=RPC_TIMEOUT)
-        except grpc.aio.AioRpcError as error:
-            raise _translate(error, self._relay) from error
+        self.session = await stub.OpenSession(request, timeout=RPC_TIMEOUT)
         return self.session
 
     async def watch(self) -> AsyncIterator[manager_pb2.ClusterInfo]:

@@ -1,6 +1,6 @@
 """The Unix socket on which kernels talk to the data plane.
 
-Who may: processes of our own uid (checked by SO_PEERCRED; the directory is 0700 as well). A kernel counts as gone when
+Who may: processes of our own uid (checked by SO_PEERCRED; the directory must be private as well). A kernel counts as gone when
 its connection closes, or when the process dies although a forked child still holds the connection (pidfd). When the
 last one has gone, the data plane ends.
 """
@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-import struct
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from telehelper.codec import Decoder, Envelope, encode
 from telehelper.errors import ControlError, TelemagicError
 from telehelper.messages import PROTOCOL_VERSION, Failed, Hello, Message, Welcome
+from telehelper.private import check_directory, is_own, peer_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +24,6 @@ MAX_REQUEST: Final = 1024 * 1024  # bytes; requests are small, answers are not
 # Seconds for the first kernel to say Hello; then there is none, and we end
 FIRST_KERNEL_TIMEOUT: Final = 30.0
 ANSWER_GRACE: Final = 1.0  # seconds at closing for requests under way to be answered
-_UCRED: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 class Service(Protocol):
@@ -36,13 +34,13 @@ class Service(Protocol):
         """Whether the tunnel is configured."""
 
     async def handle(self, request: Message, kernel: Kernel) -> Message:
-        """Carry out one request; errors that the kernel shall see are TelemagicErrors."""
+        """Carry out one request; errors that the kernel shall see are TelemagicErrors.
 
+        Also for notifications, in the order in which they came as long as nothing is awaited; nobody sees the answer.
+        """
 
-def peer_of(sock: socket.socket) -> tuple[int, int]:
-    """Return pid and uid of the process at the other end of a Unix socket (unix(7), SO_PEERCRED)."""
-    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return pid, uid
+    def kernel_left(self, kernel: Kernel) -> None:
+        """Learn that a kernel has gone, once for each that said Hello."""
 
 
 class Kernel:
@@ -57,6 +55,12 @@ class Kernel:
     def is_last(self) -> bool:
         """Whether no other kernel is connected."""
         return self._peers <= {self}
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the kernel to read."""
+        transport: asyncio.WriteTransport = self._writer.transport
+        return transport.get_write_buffer_size()
 
     def send(self, body: Message, request: int = 0) -> None:
         """Send a reply or, without `request`, an event. To a kernel that has gone it goes nowhere."""
@@ -82,7 +86,8 @@ class ControlServer:
         return sorted(kernel.pid for kernel in self._kernels)
 
     async def start(self) -> None:
-        """Listen. OSError if the path cannot be bound."""
+        """Listen. OSError if the path cannot be bound, HelperMissing if its directory is not private."""
+        check_directory(self._path.parent)
         old_mask = os.umask(0o177)
         try:
             self._server = await asyncio.start_unix_server(self._accept, self._path)
@@ -119,9 +124,9 @@ class ControlServer:
         task.add_done_callback(self._tasks.discard)
         pid, uid = peer_of(writer.get_extra_info("socket"))
         kernel = Kernel(writer, pid, self._kernels)
-        watch = _watch_process(pid, task) if uid == os.geteuid() else -1
+        watch = _watch_process(pid, task) if is_own(uid) else -1
         try:
-            if uid == os.geteuid():
+            if is_own(uid):
                 await self._serve(reader, kernel)
         except ControlError as error:
             kernel.send(Failed.of(error))
@@ -132,6 +137,7 @@ class ControlServer:
             writer.close()
             if kernel in self._kernels:
                 self._kernels.discard(kernel)
+                self._service.kernel_left(kernel)
                 self._check_alone()
 
     async def _serve(self, reader: asyncio.StreamReader, kernel: Kernel) -> None:
@@ -170,7 +176,8 @@ class ControlServer:
             answer = await self._service.handle(envelope.body, kernel)
         except TelemagicError as error:
             answer = Failed.of(error)
-        kernel.send(answer, envelope.id)
+        if envelope.id:  # else it was a notification
+            kernel.send(answer, envelope.id)
 
 
 def _tell_bug(kernel: Kernel, request: int, task: asyncio.Task[None]) -> None:

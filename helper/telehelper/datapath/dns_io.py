@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import struct
 from collections import Counter
+from time import monotonic  # uvloop's own clock has a grain of 1 ms, too coarse for measuring
 from typing import TYPE_CHECKING, Final, assert_never
 
 from telehelper.core.dns_actions import Action, Admit, Answer, AskCluster, AskUpstream, Drop, Forget
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 
     from telehelper.core.cidr import Address
+    from telehelper.core.dns_actions import Ended
     from telehelper.core.dns_message import Name
     from telehelper.core.dns_names import Origin
     from telehelper.core.dns_policy import DnsPolicy
@@ -104,6 +106,11 @@ class DnsShell:
         Addresses of the machine's former nameservers, in order; never our own.
     port
         The upstreams' port.
+
+    Attributes
+    ----------
+    ended
+        Called with what the resolver tells of each lookup that led to the cluster, or should have.
     """
 
     def __init__(
@@ -131,6 +138,7 @@ class DnsShell:
         self._expected: dict[bytes, asyncio.Event] = {}
         self._closed = False
         self.drops: Counter[str] = Counter()
+        self.ended: Callable[[Ended], None] = lambda _ended: None
 
     @property
     def names(self) -> Mapping[Address, str]:
@@ -152,7 +160,7 @@ class DnsShell:
             self._expected[label].set()
             self._answer(client, encode_failure(data, NXDOMAIN))
             return
-        self._perform(self._resolver.receive_query(client, data, self._loop.time(), limit))
+        self._perform(self._resolver.receive_query(client, data, monotonic(), limit))
 
     async def arrives(self, label: bytes, timeout: float) -> bool:  # noqa: ASYNC109  # its absence is an answer
         """Tell whether a question for a name that begins with this label comes within so many seconds.
@@ -170,20 +178,20 @@ class DnsShell:
 
     def cluster_answer(self, data: bytes) -> None:
         """Take an answer that came back from the cluster's DNS server."""
-        self._perform(self._resolver.receive_answer(int.from_bytes(data[:2], "big"), data, self._loop.time()))
+        self._perform(self._resolver.receive_answer(int.from_bytes(data[:2], "big"), data, monotonic()))
 
     def cluster_failed(self, ident: int) -> None:
         """Take note that the query with this id cannot be asked over TCP."""
-        self._perform(self._resolver.cluster_failed(ident, self._loop.time()))
+        self._perform(self._resolver.cluster_failed(ident, monotonic()))
 
     def tunnel_down(self) -> None:
         """Let what waits for the cluster wait a little for `tunnel_up`, then answer SERVFAIL."""
-        self._resolver.tunnel_down(self._loop.time())
+        self._resolver.tunnel_down(monotonic())
         self._arm()
 
     def tunnel_up(self) -> None:
         """Ask the cluster again; the tunnel counts as up from the start."""
-        self._perform(self._resolver.tunnel_up(self._loop.time()))
+        self._perform(self._resolver.tunnel_up(monotonic()))
 
     def set_policy(self, policy: DnsPolicy) -> None:
         """Decide by another policy from now on: the namespaces or CIDRs have changed."""
@@ -224,6 +232,8 @@ class DnsShell:
                     self.drops[reason] += 1
                 case _:
                     assert_never(action)
+        for ended in self._resolver.take_ended():
+            self.ended(ended)
         self._arm()
 
     def _start(self, ident: int, work: Coroutine[None, None, None]) -> None:
@@ -244,17 +254,17 @@ class DnsShell:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._perform(self._resolver.handle_timer(self._loop.time()))
+        self._perform(self._resolver.handle_timer(monotonic()))
 
     async def _ask_upstream(self, ident: int, data: bytes, server: str) -> None:
         try:
             answer = await ask(server, self._port, data)
         except OSError:
             self._asking.pop(ident, None)
-            self._perform(self._resolver.upstream_failed(ident, self._loop.time()))
+            self._perform(self._resolver.upstream_failed(ident, monotonic()))
             return
         self._asking.pop(ident, None)
-        self._perform(self._resolver.receive_answer(ident, answer, self._loop.time()))
+        self._perform(self._resolver.receive_answer(ident, answer, monotonic()))
 
     async def _let_in(self, ident: int, addresses: Sequence[Address]) -> None:
         try:

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 from telehelper.core.actions import Action, Drop, FlowClosed, FlowOpened, LocalDatagram, SendFrame, SendPacket
 from telehelper.core.flows import FiveTuple
+from telehelper.core.frames import UNKNOWN
 from telehelper.datapath.alarm import Alarm
 from telehelper.datapath.cluster_dns import OWN_FLOWS, ClusterDns
 from telehelper.errors import LocalProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable
 
-    from telehelper.core.flows import FlowRecord
+    from telehelper.core.flows import FlowStats
     from telehelper.core.frames import Address, Frame
     from telehelper.core.stack import Stack
     from telehelper.datapath.tun_io import Buffers
@@ -56,13 +57,20 @@ class Names(Protocol):
 
 
 class Engine:
-    """Performs what the stack decides. Attach `tun`, `tunnel` and `names` before the first packet."""
+    """Performs what the stack decides. Attach `tun`, `tunnel` and `names` before the first packet.
+
+    Attributes
+    ----------
+    flow_opened
+        Called for each new flow with its counters, before its OPEN goes out.
+    """
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.tun: Tun | None = None
         self.tunnel: FrameSink | None = None
         self.names: Names | None = None
+        self.flow_opened: Callable[[FlowStats], None] = lambda _stats: None
         self._alarm = Alarm(self._fire)
         self._cluster_dns = ClusterDns(self._send, self._forget, self._cluster_answered, self._cluster_failed)
 
@@ -98,9 +106,12 @@ class Engine:
             raise LocalProtocolError(f"a DNS answer for {client!r}")
         self._perform(self.stack.send_datagram(client, data, monotonic()))
 
-    def snapshot(self) -> list[FlowRecord]:
-        """Return a consistent copy of the flow table."""
-        return self.stack.snapshot(monotonic())
+    def open_sent(self, flow: int, rtt: float | None) -> None:
+        """Note how long a flow waited for the tunnel, and the tunnel's round trip."""
+        stats = self.stack.stats_of(flow)
+        if stats is not None:  # else it is one of the data plane's own
+            stats.queue = monotonic() - stats.opened_at
+            stats.tunnel = UNKNOWN if rtt is None else rtt
 
     # --- the cluster's DNS server, over flows of our own
 
@@ -146,10 +157,17 @@ class Engine:
                     tunnel.forget(action.flow)
                 case LocalDatagram():
                     names.query(action.five_tuple, bytes(action.payload))
-                case FlowOpened() | Drop():
-                    pass  # both are counted in the stack's own table
+                case FlowOpened():
+                    self._opened(action.flow)
+                case Drop():
+                    pass  # counted in the stack's own table
                 case _:
                     assert_never(action)
+
+    def _opened(self, flow: int) -> None:
+        stats = self.stack.stats_of(flow)
+        if stats is not None:  # else what opened it has closed it too
+            self.flow_opened(stats)
 
     def _fire(self, now: float) -> None:
         self._perform(self.stack.handle_timer(now))

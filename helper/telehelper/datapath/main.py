@@ -60,7 +60,12 @@ async def _serve(options: argparse.Namespace, sweeper: Sweeper) -> int:
     plane = DataPlane(netd, _relay_path(path), lambda event: control.broadcast(event))
     planes.append(plane)
     control = ControlServer(path, plane)
-    await control.start()
+    try:
+        await control.start()
+    except TelemagicError as error:
+        print(f"telemagic: {error}", file=sys.stderr)  # noqa: T201  # stderr is the data plane's log
+        netd.close()
+        return 1
     sweeper.listening()
     if options.ready_fd >= 0:
         os.write(options.ready_fd, b"ready\n")

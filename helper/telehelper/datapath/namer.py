@@ -18,6 +18,7 @@ from telehelper.messages import NOT_OURS
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
+    from telehelper.core.dns_actions import Ended
     from telehelper.core.dns_message import Name
     from telehelper.core.dns_names import Origin
     from telehelper.core.frames import Address
@@ -36,10 +37,13 @@ class Namer:
     ----------
     note
         Takes what the user should be told while connected, one line each.
+    ended
+        Takes what is told of lookups that are over, see :class:`~telehelper.datapath.dns_io.DnsShell`.
     """
 
     def __init__(self, netd: NetdClient, router: Router) -> None:
         self.note: Callable[[str], None] = lambda _line: None
+        self.ended: Callable[[Ended], None] = lambda _ended: None
         self.domains: tuple[str, ...] = ()
         self._router = router
         self._engine: Engine | None = None
@@ -78,6 +82,7 @@ class Namer:
             upstreams=self._host.upstreams,
             admit=self._router.admit,
         )
+        self._shell.ended = self.ended
         engine.names = self._shell
         self._local = LocalFlows(
             engine.tunnel, self._router.resolver, engine.frames_received, self._shell.query

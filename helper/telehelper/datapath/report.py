@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from telehelper.core.frames import UNKNOWN
 from telehelper.core.route_plan import APPLIED, MAPPED, SKIPPED
+from telehelper.datapath.latencies import Sample
 from telehelper.messages import CidrRow, RouteRow
 from telehelper.observing import FlowRow
 
@@ -18,8 +23,6 @@ if TYPE_CHECKING:
     from telehelper.core.frames import Address
     from telehelper.core.route_plan import RoutePlan
     from telehelper.rpc.manager_pb2 import ClusterInfo
-
-UNKNOWN = -1.0  # a time or a duration that is not there yet
 
 
 class Owner(NamedTuple):
@@ -45,14 +48,10 @@ NOBODY: Final = Owner()
 NOWHERE: Final = Place()
 
 
-def flow_row(
-    record: FlowRecord,
-    clock_offset: float,
-    names: abc.Mapping[Address, str],
-    owner: Owner = NOBODY,
-    place: Place = NOWHERE,
-) -> FlowRow:
-    """Describe one flow.
+def flow_values(
+    record: FlowRecord, clock_offset: float, name: str, owner: Owner = NOBODY, place: Place = NOWHERE
+) -> tuple[object, ...]:
+    """Describe one flow: the values of a :class:`~telehelper.observing.FlowRow`, in the order of its fields.
 
     Parameters
     ----------
@@ -60,48 +59,85 @@ def flow_row(
         With monotonic times.
     clock_offset
         What makes Unix seconds of monotonic ones.
-    names
-        Names that were resolved, by address.
+    name
+        That was resolved to its address.
     owner, place
         Of the flow's two ends.
     """
-    opened, connected = record.opened_at, record.connected_at
-    first_byte, closed = record.first_byte_at, record.closed_at
     five = record.five_tuple
-    return FlowRow(
-        flow=record.flow,
-        protocol=five.protocol.name,
-        src=str(five.src),
-        sport=five.sport,
-        dst=str(five.dst),
-        dport=five.dport,
-        name=names.get(five.dst, ""),
-        state=record.state,
-        opened_at=opened + clock_offset,
-        closed_at=UNKNOWN if closed is None else closed + clock_offset,
-        dns=UNKNOWN,
-        queue=UNKNOWN,
-        connect=UNKNOWN if connected is None else connected - opened,
-        dial=UNKNOWN,
-        tunnel=UNKNOWN,
-        first_byte=UNKNOWN if connected is None or first_byte is None else first_byte - connected,
-        wait=UNKNOWN,
-        transfer=UNKNOWN,
-        bytes_up=record.bytes_up,
-        bytes_down=record.bytes_down,
-        packets_up=record.packets_up,
-        packets_down=record.packets_down,
-        reason=record.reason,
-        service=place.service,
-        namespace=place.namespace,
-        pod=place.pod,
-        node=place.node,
-        uid=owner.uid,
-        pid=owner.pid,
-        process=owner.process,
-        notebook=owner.notebook,
-        cell=owner.cell,
+    closed = record.closed_at
+    return (
+        record.flow,
+        five.protocol.name,
+        _text(five.src),
+        five.sport,
+        _text(five.dst),
+        five.dport,
+        name,
+        record.state,
+        record.opened_at + clock_offset,
+        UNKNOWN if closed is None else closed + clock_offset,
+        record.dns,
+        record.queue,
+        _between(record.opened_at, record.connected_at),
+        record.dial,
+        record.tunnel,
+        _between(record.connected_at, record.first_byte_at),
+        record.wait,
+        _between(record.first_byte_at, record.last_byte_at),
+        record.bytes_up,
+        record.bytes_down,
+        record.packets_up,
+        record.packets_down,
+        record.reason,
+        *place,
+        *owner,
     )
+
+
+def _between(earlier: float | None, later: float | None) -> float:
+    return UNKNOWN if earlier is None or later is None else max(0.0, later - earlier)
+
+
+def flow_text(values: tuple[object, ...]) -> str:
+    """Return the values of a flow's row as JSON text, times in whole µs: a third faster than a general encoder, and shorter."""
+    return _ROW % tuple(_quote(value) if type(value) is str else value for value in values)
+
+
+NOT_YOURS: Final = "not yours"  # begins the reason of a flow that was kept out; also the event's kind
+
+
+def is_strangers(record: FlowRecord) -> bool:
+    """Whether a flow was kept out because it was another user's: no failure of its service."""
+    return record.reason.startswith(NOT_YOURS)
+
+
+def flow_sample(record: FlowRecord, name: str, place: Place) -> Sample:
+    """Return what a flow tells of its service's latencies."""
+    return Sample(
+        service_of(record.five_tuple.dst, record.five_tuple.dport, name, place),
+        bool(record.failure) and not is_strangers(record),
+        _between(record.opened_at, record.connected_at),
+        record.dial,
+        _between(record.connected_at, record.first_byte_at),
+        record.wait,
+    )
+
+
+def service_of(dst: Address, dport: int, name: str, place: Place) -> str:
+    """Return what people call the other end: its service, else its name or address, with the port if there is one."""
+    known = place.service or name
+    if not dport:
+        return known or _text(dst)
+    if known or dst.version == 4:
+        return f"{known or _text(dst)}:{dport}"
+    return f"[{_text(dst)}]:{dport}"
+
+
+_quote: Final = lru_cache(8192)(json.dumps)  # of names, reasons and addresses, which are few
+_text: Final = lru_cache(8192)(str)
+_FORMATS: Final = {"int": "%d", "float": "%.6f", "str": "%s"}
+_ROW: Final = "[" + ",".join(_FORMATS[str(column.type)] for column in fields(FlowRow)) + "]"
 
 
 def cidr_rows(info: ClusterInfo) -> tuple[CidrRow, ...]:

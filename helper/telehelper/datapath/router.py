@@ -235,6 +235,13 @@ class Router:
             reasons |= await self._apply([address])
         return reasons
 
+    def real(self, address: Address) -> Address:
+        """Return whom an address stands for: itself, if it is not mapped."""
+        for addresses in self._maps:
+            if addresses.pool.version == address.version and address in addresses.pool:
+                return addresses.real(address) or address
+        return address
+
     def sink(self, tunnel: FrameSink, answer: Callable[[list[Frame]], None]) -> FrameSink:
         """Return where the engine's frames go: the tunnel, behind what turns mapped addresses back if there are any."""
         return AddressMapper(tunnel, self._maps, answer) if self._maps else tunnel

@@ -8,18 +8,23 @@ Down happens once, in :meth:`DataPlane.close`, from whatever cause; then the pro
 from __future__ import annotations
 
 import asyncio
-import json
 import time
+from dataclasses import replace
 from ipaddress import ip_address
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from telehelper.datapath import looking
+from telehelper.datapath import attribution, looking, observer
+from telehelper.datapath.agentless.uplink import AgentlessUplink
+from telehelper.datapath.attribution import Attribution
 from telehelper.datapath.host_dns import read_host_dns
 from telehelper.datapath.networks import Networks
+from telehelper.datapath.observer import Observer
 from telehelper.datapath.outside import Outside
 from telehelper.datapath.phases import PhaseLog
-from telehelper.datapath.report import cidr_rows, flow_row
+from telehelper.datapath.places import Places
+from telehelper.datapath.standing import describe
 from telehelper.datapath.tunnel import Tunnel
 from telehelper.datapath.vif import Vif
 from telehelper.datapath.ways import ClusterUplink, WayIn, choose_way
@@ -44,13 +49,13 @@ from telehelper.messages import (
     Status,
     TunnelChanged,
 )
-from telehelper.observing import FLOW_COLUMNS, FlowTable, GetFlows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from telehelper.core.frames import Address, Frame
+    from telehelper.datapath.agentless.index import Index
     from telehelper.datapath.control_io import Kernel
     from telehelper.datapath.netd_client import NetdClient
     from telehelper.rpc.manager_pb2 import ClusterInfo
@@ -90,6 +95,12 @@ class DataPlane:
         self._info: ClusterInfo | None = None  # as last told, by this uplink or the one before
         self._vif = Vif(netd, self._tunnel, self._device_lost)
         self._vif.namer.note = self._note
+        self.observer = Observer(self._vif, self._tunnel, self.status)
+        self._attribution = Attribution(self.observer.touch, self.observer.kept_out)
+        self.observer.owners, self._vif.guard = self._attribution.owners, self._attribution.guard
+        self._places = Places(self._vif.router.real, self.observer.name_of, self.observer.places_changed)
+        self._places.index = self._index
+        self.observer.places = self._places
         self._outside = Outside(self._network_changed, self._machine_woke, lambda: self._vif.name)
         self._updates: set[asyncio.Task[None]] = set()
         self._nameservers: list[Address] = []  # of the machine, before us
@@ -101,24 +112,32 @@ class DataPlane:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection is up, or was and is coming back."""
+        """Whether the connection is up, or is coming back."""
         return self._state in ("connected", "reconnecting")
 
     async def handle(self, request: Message, kernel: Kernel) -> Message:
         """Carry out one request of a kernel."""
+        self._attribution.greet(kernel.pid)
         match request:
             case Connect():
                 await self._connect(request)
                 return self.status()
             case GetStatus():
                 return self.status()
-            case GetFlows():
-                return self._flows()
             case GetRoutes():
                 return RouteTable(self._vif.router.rows(self._vif.namer.names))
             case Disconnect():
                 return await self._disconnect(kernel)
+        if isinstance(request, attribution.REQUESTS):
+            return self._attribution.answer(request, kernel.pid)
+        if isinstance(request, observer.REQUESTS):
+            return await self.observer.answer(request, kernel)
         return await looking.answer(request, self._api, self._vif, self._namespace(), self._info)
+
+    def kernel_left(self, kernel: Kernel) -> None:
+        """Learn that a kernel has gone."""
+        self._attribution.leave(kernel.pid)
+        self.observer.kernel_left(kernel)
 
     # --- up
 
@@ -156,6 +175,7 @@ class DataPlane:
         self._connected_at = time.time()
         self._state = "connected" if self._tunnel.is_up else "reconnecting"
         self._outside.start()
+        self.observer.start()
 
     async def _give_up(self) -> None:
         self._connecting = None  # or closing would cancel us, who are about to tell the error
@@ -171,6 +191,7 @@ class DataPlane:
         try:
             with self._phases.run("TUN") as phase:
                 phase.detail = await self._vif.open()
+                await self._attribution.start(self._vif.index, shares=request.share)
             await tunnel
         except BaseException:
             tunnel.cancel()
@@ -194,6 +215,7 @@ class DataPlane:
                 None, ApiAccess.from_kubeconfig, request.kubeconfig, request.context
             )
             self._api = await ApiClient(self._access).__aenter__()
+            self._places.api, self._places.namespace = self._api, self._namespace()
             self._way = await choose_way(request, self._api, self._relay_path)
             await self._tunnel.start()
             self._notices += self._way.notices
@@ -219,6 +241,9 @@ class DataPlane:
         if self._uplink is None:
             raise NotConnected("the tunnel is not open")
         return self._uplink
+
+    def _index(self) -> Index | None:
+        return self._uplink.index if isinstance(self._uplink, AgentlessUplink) else None
 
     def _namespace(self) -> str:
         given = self._request.namespace if self._request is not None else ""
@@ -256,6 +281,7 @@ class DataPlane:
         if not up and self._api is not None:
             self._api.reconnect()
         self._vif.tunnel_changed(up)
+        self.observer.events.note(observer.TUNNEL_UP if up else observer.TUNNEL_DOWN, "tunnel", reason)
         self._broadcast(TunnelChanged(up, reason))
 
     def info_changed(self, info: ClusterInfo) -> None:
@@ -295,49 +321,23 @@ class DataPlane:
 
     def _note(self, line: str) -> None:
         self._notices = [*self._notices, line][-KEPT_NOTICES:]
+        self.observer.events.note(observer.NOTE, "", line)
 
     # --- reports
 
     def status(self) -> Status:
         """Describe the connection."""
         info = self._info if self.is_connected else None
-        router = self._vif.router
-        totals = self._vif.totals
-        rtt = self._tunnel.rtt
-        return Status(
+        told = (self._attribution.notices, self._notices, info.notices if info else (), self._vif.notices)
+        return replace(
+            describe(self._vif, self._tunnel, self._access, self._way, self._uplink, info),
             state=self._state,
-            context=self._access.context if self._access else "",
             namespace=self._namespace() if self._request else "",
-            server=self._access.server if self._access else "",
-            via=self._way.via if self._way else "",
-            manager=self._uplink.manager if self._uplink else "",
-            manager_version=self._uplink.manager_version if self._uplink else "",
-            device=self._vif.name,
-            address=str(router.address or ""),
-            address_v6=str(router.address_v6 or ""),
-            dns=self._vif.namer.mechanism,
-            dns_server=str(router.resolver or ""),
-            domains=self._vif.namer.domains,
-            cluster_domain=info.cluster_domain if info else "",
             connected_at=self._connected_at,
-            rtt=-1.0 if rtt is None else rtt,
-            carriers=self._tunnel.carriers,
-            flows_open=self._vif.open_flows,
-            flows_total=totals.flows,
-            bytes_up=totals.bytes_up,
-            bytes_down=totals.bytes_down,
-            cidrs=cidr_rows(info) if info else (),
             phases=self._phases.rows,
-            notices=(*self._notices, *(info.notices if info else ()), *self._vif.notices),
-            offload=self._vif.offload,
+            notices=tuple(chain.from_iterable(told)),
             last_error=self._last_error or self._tunnel.last_error,
-            carrier=self._way.carrier if self._way else "",
         )
-
-    def _flows(self) -> FlowTable:
-        offset = time.time() - time.monotonic()
-        rows = (flow_row(record, offset, self._vif.namer.names) for record in self._vif.snapshot())
-        return FlowTable(time.time(), json.dumps(list(map(_values, rows))), self._vif.drops)
 
     # --- down
 
@@ -365,6 +365,7 @@ class DataPlane:
     async def _close(self) -> None:
         self._state = "closed"
         self._outside.close()
+        self.observer.close()
         for task in self._updates | ({self._connecting} if self._connecting else set()):
             if task is not asyncio.current_task():
                 task.cancel()
@@ -378,6 +379,8 @@ class DataPlane:
             self._last_error = str(error)
         self._netd.close()
         await self._vif.close()
+        await self._attribution.close()
+        await self._places.close()
         if self._networks is not None:
             await self._networks.close()
         await self._tunnel.close()
@@ -388,8 +391,7 @@ class DataPlane:
             raise left
 
 
-_values: Final = attrgetter(*FLOW_COLUMNS)
-_options: Final = attrgetter("also_proxy", "never_proxy", "cidrs", "on_conflict", "carrier", "via")
+_options: Final = attrgetter("also_proxy", "never_proxy", "cidrs", "on_conflict", "carrier", "via", "share")
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

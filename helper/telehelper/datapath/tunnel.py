@@ -110,6 +110,8 @@ class Tunnel:
     ----------
     last_error
         What was lost last and why; while it is being replaced, what that fails on. Empty if nothing ever was.
+    open_sent
+        Called when a flow's OPEN was given to a carrier, with the flow and that carrier's round trip in seconds.
     """
 
     def __init__(self, connect: Callable[[Tunnel], Awaitable[Uplink]], user: TunnelUser) -> None:
@@ -127,6 +129,7 @@ class Tunnel:
         self._short_lived = 0  # how many in a row did not last
         self._closed = False
         self.last_error = ""
+        self.open_sent: Callable[[int, float | None], None] = lambda _flow, _rtt: None
 
     @property
     def is_up(self) -> bool:
@@ -254,6 +257,7 @@ class Tunnel:
             self._flows[frame.flow] = carrier
             self._load[carrier].add(frame.flow)
             carrier.send(frame)
+            self.open_sent(frame.flow, carrier.rtt)
         elif len(self._waiting) >= WAITING_OPENS:
             self._refuse(frame)
         else:

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, Self
 
 from telehelper.carrier import Carrier
-from telehelper.core.frames import VERSION, Frame, FrameType, decode_coded, encode_coded
+from telehelper.core.frames import SPOKEN, Frame, FrameType, decode_coded, encode_coded
 from telehelper.core.mux import Mux
 from telehelper.datapath.backoff import BackOff
 from telehelper.datapath.cluster import ManagerControl, ManagerPod, find_manager
@@ -39,8 +39,10 @@ class TunnelCarrier:
         self._hello: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
 
-    async def open(self, opener: CarrierOpener, pod: ManagerPod, session: Session) -> Self:
-        """Open a connection and say HELLO.
+    async def open(
+        self, opener: CarrierOpener, pod: ManagerPod, session: Session, protocol: int = SPOKEN[0]
+    ) -> Self:
+        """Open a connection and say HELLO, in the `protocol` that the session was opened with.
 
         Raises
         ------
@@ -51,7 +53,7 @@ class TunnelCarrier:
         stream = await opener.open(pod, session)
         self._carrier = Carrier(stream, Mux(monotonic()), on_frames=self._frames, on_lost=self._lost)
         self._task = asyncio.create_task(self._carrier.run())
-        self._carrier.send(encode_coded(FrameType.HELLO, 0, VERSION, session.token))
+        self._carrier.send(encode_coded(FrameType.HELLO, 0, protocol, session.token))
         try:
             async with asyncio.timeout(HELLO_TIMEOUT):
                 await self._hello
@@ -119,13 +121,13 @@ class TunnelCarrier:
 
     def _greeted(self, frame: Frame) -> None:
         code, text = decode_coded(frame) if frame.type in (FrameType.HELLO, FrameType.GOAWAY) else (0, "")
-        if frame.type is FrameType.HELLO and code == VERSION:
+        if frame.type is FrameType.HELLO and code in SPOKEN:
             self._hello.set_result(None)
         elif frame.type is FrameType.GOAWAY:
             kind = ManagerTooOld if code == errno.EPROTONOSUPPORT else SessionExpired
             self._hello.set_exception(kind(f"the traffic manager refused a carrier: {text}"))
         else:
-            raise TunnelError(f"{frame.type.name} instead of HELLO {VERSION}")
+            raise TunnelError(f"{frame.type.name} instead of HELLO {SPOKEN[-1]} to {SPOKEN[0]}")
 
     def _lost(self, _: Carrier, reason: str) -> None:
         if self._is_greeted():
@@ -171,10 +173,8 @@ class ManagerUplink:
     async def open(self, carriers: int = CARRIERS) -> Self:
         """Register, and open carriers and watch; on failure everything is closed again."""
         try:
-            session = await self.control.open()
-            opening = [
-                TunnelCarrier(self._tunnel).open(self._opener, self.pod, session) for _ in range(carriers)
-            ]
+            await self.control.open()
+            opening = [self._open_carrier() for _ in range(carriers)]
             results = await asyncio.gather(*opening, return_exceptions=True)
             self.carriers = [each for each in results if isinstance(each, TunnelCarrier)]
             for error in results:
@@ -189,6 +189,12 @@ class ManagerUplink:
         self._watch = asyncio.create_task(self._watch_info())
         return self
 
+    async def _open_carrier(self) -> TunnelCarrier:
+        control = self.control
+        return await TunnelCarrier(self._tunnel).open(
+            self._opener, self.pod, control.session, control.protocol
+        )
+
     async def wait_info(self) -> ClusterInfo:
         """Wait for the first word on the cluster's networks."""
         await self._first_info.wait()
@@ -196,7 +202,7 @@ class ManagerUplink:
 
     async def add_carrier(self) -> TunnelCarrier:
         """Open one more carrier of the same session."""
-        carrier = await TunnelCarrier(self._tunnel).open(self._opener, self.pod, self.control.session)
+        carrier = await self._open_carrier()
         self.carriers.append(carrier)
         return carrier
 

@@ -17,8 +17,9 @@ from telehelper.errors import NotConnected
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from telehelper.core.flows import FlowRecord
+    from telehelper.core.flows import FlowRecord, FlowStats
     from telehelper.core.frames import Address, Frame
+    from telehelper.datapath.engine import FrameSink
     from telehelper.datapath.netd_client import NetdClient
     from telehelper.datapath.tunnel import Tunnel
     from telehelper.messages import Connect, VifOpened
@@ -38,11 +39,17 @@ class Vif:
     ----------
     router, namer
         Its routes, and its names.
+    flow_opened
+        Called for each new flow with its counters, before anything is sent for it.
+    guard
+        Puts what decides on flows before the tunnel; it may answer the engine in the tunnel's place.
     """
 
     def __init__(self, netd: NetdClient, tunnel: Tunnel, on_lost: Callable[[str], None]) -> None:
         self.router = Router(netd)
         self.namer = Namer(netd, self.router)
+        self.flow_opened: Callable[[FlowStats], None] = lambda _stats: None
+        self.guard: Callable[[FrameSink, Callable[[list[Frame]], None]], FrameSink] = lambda tunnel, _: tunnel
         self._netd = netd
         self._tunnel = tunnel
         self._on_lost = on_lost
@@ -76,13 +83,16 @@ class Vif:
             resolver=(self.router.resolver, DNS_PORT),
         )
         self._engine = Engine(stack)
-        self._engine.tunnel = self.router.sink(self._tunnel, self._engine.frames_received)
+        self._engine.flow_opened = self.flow_opened
+        self._tunnel.open_sent = self._engine.open_sent
+        answer = self._engine.frames_received
+        self._engine.tunnel = self.guard(self.router.sink(self._tunnel, answer), answer)
         self.router.in_use = self._destinations
         self.namer.attach(self._engine, info, namespace)
         return said
 
     def _destinations(self) -> set[Address]:
-        return {record.five_tuple.dst for record in self.snapshot() if record.closed_at is None}
+        return {stats.five_tuple.dst for stats, _ in self.live()}
 
     def start(self) -> None:
         """Let packets flow."""
@@ -128,6 +138,11 @@ class Vif:
         return self._opened.name if self._opened is not None else ""
 
     @property
+    def index(self) -> int:
+        """Index of the interface; 0 before it is there."""
+        return self._opened.index if self._opened is not None else 0
+
+    @property
     def offload(self) -> str:
         """What the kernel offloads, for people."""
         bits = self._opened.offload if self._opened is not None else 0
@@ -156,6 +171,10 @@ class Vif:
         written = {"TUN queue full": self._tun.dropped} if self._tun is not None and self._tun.dropped else {}
         return {**self._engine.stack.drops, **written}
 
-    def snapshot(self) -> list[FlowRecord]:
-        """Return a consistent copy of the flow table."""
-        return self._engine.snapshot() if self._engine is not None else []
+    def live(self) -> list[tuple[FlowStats, str]]:
+        """Return the open flows with their states' names; see :meth:`Stack.live`."""
+        return self._engine.stack.live() if self._engine is not None else []
+
+    def take_closed(self) -> list[FlowRecord]:
+        """Hand over the records of flows that have closed since the last call."""
+        return self._engine.stack.take_closed() if self._engine is not None else []

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Final
 
 from telehelper.core.credit import MAX_CREDIT
 from telehelper.core.frames import (
+    SPOKEN,
+    TIMED,
+    UNKNOWN,
     Frame,
     FrameType,
     Open,
+    Opened,
     Proto,
     decode_coded,
     decode_open,
     decode_u32,
     encode_coded,
+    encode_opened,
     encode_u32,
 )
 from telehelper.errors import TunnelError
@@ -57,9 +62,13 @@ class CarrierFlows:
         What all carriers share.
     allow_loopback
         Dial the loopback too; for tests.
+    version
+        Of the protocol, as the near side wants it.
 
     Attributes
     ----------
+    tells_times
+        Whether the near side is to hear what was measured.
     stray
         Frames for flows that are no more, or never were: counted and ignored.
     draining
@@ -75,7 +84,9 @@ class CarrierFlows:
         shared: Shared,
         *,
         allow_loopback: bool = False,
+        version: int = SPOKEN[0],
     ) -> None:
+        self.tells_times = version >= TIMED
         self.stray = 0
         self.draining = False
         self.carrier = carrier
@@ -230,8 +241,10 @@ class CarrierFlows:
 
     def _start(self, flow: int, what: Open, sock: socket.socket, started: float) -> TcpFlow:
         tcp = self._tcp[flow] = TcpFlow(flow, sock, min(what.credit, MAX_CREDIT), self)
-        self.carrier.send(encode_u32(FrameType.OPENED, flow, tcp.initial_credit))
-        self._log(flow, what, f"ok {(monotonic() - started) * 1e3:.1f} ms")
+        dial = monotonic() - started
+        told = dial if self.tells_times else UNKNOWN
+        self.carrier.send(encode_opened(flow, Opened(tcp.initial_credit, told)))
+        self._log(flow, what, f"ok {dial * 1e3:.1f} ms")
         tcp.start()
         return tcp
 

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from telehelper.carrier import Carrier
-from telehelper.core.frames import VERSION, Frame, FrameType, decode_coded, encode_coded
+from telehelper.core.frames import SPOKEN, Frame, FrameType, decode_coded, encode_coded
 from telehelper.core.mux import Mux
 from telehelper.errors import TunnelError
 from telehelper.manager.carrier_flows import CarrierFlows
@@ -74,8 +74,10 @@ class ServedCarrier:
         if frame.type is not FrameType.HELLO:
             raise TunnelError(f"the first frame is {frame.type.name}, not HELLO")
         version, token = decode_coded(frame)
-        if version != VERSION:
-            self._refuse(WRONG_VERSION, f"protocol {version} is not spoken here, only {VERSION}")
+        if version not in SPOKEN:
+            self._refuse(
+                WRONG_VERSION, f"protocol {version} is not spoken here, only {SPOKEN[-1]} to {SPOKEN[0]}"
+            )
             return
         session = self._server.sessions.find(token)
         if session is None:
@@ -84,8 +86,8 @@ class ServedCarrier:
         self._welcome()
         self._session = session
         self._server.sessions.attach(session)
-        self._flows = self._server.make_flows(self.carrier, session)
-        self.carrier.send(encode_coded(FrameType.HELLO, 0, VERSION))
+        self._flows = self._server.make_flows(self.carrier, session, version)
+        self.carrier.send(encode_coded(FrameType.HELLO, 0, version))
 
     def _refuse(self, code: int, reason: str) -> None:
         self._hello_timer.cancel()
@@ -150,10 +152,16 @@ class MuxServer:
         self._listeners.append(listener)
         return bound
 
-    def make_flows(self, carrier: Carrier, session: Session) -> CarrierFlows:
+    def make_flows(self, carrier: Carrier, session: Session, version: int) -> CarrierFlows:
         """Return the flow table for a carrier that has said HELLO."""
         return CarrierFlows(
-            carrier, session, self._dialer, self.audit, self._shared, allow_loopback=self._allow_loopback
+            carrier,
+            session,
+            self._dialer,
+            self.audit,
+            self._shared,
+            allow_loopback=self._allow_loopback,
+            version=version,
         )
 
     def spawn(self, work: Coroutine[object, None, None]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
-from telehelper.core.frames import VERSION
+from telehelper.core.frames import SPOKEN
 from telehelper.discovery.message import to_message
 from telehelper.rpc import manager_pb2 as pb
 from telehelper.rpc import manager_pb2_grpc
@@ -68,10 +68,10 @@ class ManagerService(manager_pb2_grpc.ManagerServicer):
         self, request: pb.OpenSessionRequest, context: Context
     ) -> pb.Session:  # gRPC's name
         """Register a client."""
-        if request.protocol != VERSION:
+        if request.protocol not in SPOKEN:
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION,
-                f"this manager ({self._version}) speaks protocol {VERSION}, not {request.protocol}",
+                f"this manager ({self._version}) speaks protocol {SPOKEN[-1]} to {SPOKEN[0]}, not {request.protocol}",
             )
         session = self._sessions.open(request.client_name[:MAX_NAME], self._loop.time())
         if session is None:

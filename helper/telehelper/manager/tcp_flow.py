@@ -23,7 +23,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
 from telehelper.core.credit import CreditBalance, CreditIssuer, CreditPool, growth_time
-from telehelper.core.frames import Frame, FrameType, encode_coded, encode_u32
+from telehelper.core.frames import UNKNOWN, Frame, FrameType, encode_coded, encode_timing, encode_u32
 from telehelper.errors import TunnelError
 from telehelper.manager.poller import ODD, Poller
 
@@ -43,6 +43,7 @@ class Home(Protocol):
     """What a flow shares with the others of its carrier."""
 
     carrier: Carrier
+    tells_times: bool
     poller: Poller
     pool: CreditPool
 
@@ -72,6 +73,7 @@ class TcpFlow:
     """
 
     __slots__ = (
+        "_asked_at",
         "_balance",
         "_closed",
         "_failed",
@@ -95,6 +97,9 @@ class TcpFlow:
         self._home = home
         self._balance = CreditBalance(credit)
         self._issuer = CreditIssuer(pool=home.pool)
+        # Since when the service is waited for: it has connected, or has taken the last of the request. UNKNOWN when its
+        # first byte has come, or nobody wants to hear
+        self._asked_at = monotonic() if home.tells_times else UNKNOWN
         self._unwritten: deque[memoryview] | None = None  # made when the service is slow
         self._readable = False  # as far as is known, there is something in the socket
         self._odd = False  # and not only bytes: see poller.ODD
@@ -194,6 +199,9 @@ class TcpFlow:
             self._end_of_file()
             return
         balance.spend(len(data))
+        if self._asked_at >= 0:
+            home.carrier.send(encode_timing(flow, monotonic() - self._asked_at))
+            self._asked_at = UNKNOWN
         home.carrier.send(Frame(_DATA, flow, data))
         if len(data) == limit or self._odd:
             home.poller.again(self._fd)
@@ -258,10 +266,15 @@ class TcpFlow:
             unwritten.popleft()
 
     def _consumed(self, written: int) -> None:
-        if written and not self._near_done:
+        if not written:
+            return
+        now = monotonic()
+        if self._asked_at >= 0:
+            self._asked_at = now
+        if not self._near_done:
             issuer, carrier = self._issuer, self._home.carrier
             issuer.growth_time = growth_time(carrier.mux.min_rtt)
-            grant = issuer.consumed(written, monotonic())
+            grant = issuer.consumed(written, now)
             if grant:
                 carrier.send(encode_u32(FrameType.CREDIT, self.flow, grant))
 

@@ -50,14 +50,20 @@ def endpoint_slice(
 
 
 def pod(
-    name: str, *addresses: str, namespace: str = "shop", phase: str = "Running", host: bool = False
+    name: str,
+    *addresses: str,
+    namespace: str = "shop",
+    phase: str = "Running",
+    host: bool = False,
+    node: str = "",
 ) -> Json:
     status = {
         "phase": phase,
         "podIP": (addresses or ("",))[0],
         "podIPs": [{"ip": each} for each in addresses],
     }
-    return {"metadata": metadata(name, namespace), "spec": {"hostNetwork": host}, "status": status}
+    spec = {"hostNetwork": host, "nodeName": node}
+    return {"metadata": metadata(name, namespace), "spec": spec, "status": status}
 
 
 def fill(

@@ -253,3 +253,13 @@ def test_what_is_seen_is_known() -> None:
     assert one.has_namespace("shop")
     assert not everything.has_namespace("shop")
     assert web_shop().has_namespace("shop")
+
+
+def test_nodes_are_known_by_pods_on_their_network_also_when_those_have_gone() -> None:
+    index = index_of(
+        pods=[pod("proxy-0", "192.0.2.1", host=True, node="n1"), pod("web-0", "10.0.0.1", node="n2")]
+    )
+    assert index.node_at(ip_address("192.0.2.1")) == "n1"
+    assert index.node_at(ip_address("10.0.0.1")) == ""
+    index.remove(Pod, Key("shop", "proxy-0"))
+    assert index.node_at(ip_address("192.0.2.1")) == "n1"

@@ -150,6 +150,20 @@ def test_a_pod_on_its_nodes_network_is_known_as_such() -> None:
     assert found.is_on_host
 
 
+@pytest.mark.parametrize(
+    ("said", "known"), [("node-1.internal", "node-1.internal"), ("../n", ""), (7, ""), (None, "")]
+)
+def test_nodes_of_pods_and_endpoints(said: Any, known: str) -> None:
+    pod_ = read_pod(pod("web-0", "10.0.0.1", node=said))
+    slice_ = read_slice(endpoint_slice("web", endpoint("10.0.0.1", nodeName=said)))
+    subset = {"addresses": [{"ip": "10.0.0.1", "nodeName": said}]}
+    old = read_endpoints({"metadata": metadata("web"), "subsets": [subset]})
+    assert pod_ is not None
+    assert slice_ is not None
+    assert old is not None
+    assert [pod_.node, slice_.endpoints[0].node, old.endpoints[0].node] == [known] * 3
+
+
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
 def test_a_pod_that_is_over_is_left_out(phase: str) -> None:
     assert read_pod(pod("job-1", "10.0.0.1", phase=phase)) is None

@@ -77,6 +77,7 @@ class Index:
         self._slices_of: defaultdict[Key, dict[Key, EndpointSlice]] = defaultdict(dict)
         self._service_at: dict[Address, Key] = {}
         self._pod_at: dict[Address, Key] = {}
+        self._node_at: dict[Address, str] = {}  # kept when its pods go: nodes are few
         self._endpoint_at: defaultdict[Address, dict[Key, Route]] = defaultdict(dict)  # by slice
         self._turns: dict[tuple[Key, str], int] = {}
         self._kept: dict[tuple[Key, Address], _Kept] = {}
@@ -95,8 +96,11 @@ class Index:
                     for endpoint in item.endpoints:
                         self._endpoint_at[endpoint.address][item.key] = Route(endpoint, item)
             case Pod():
-                if self._store(self._pods, item) and not item.is_on_host:
-                    self._point(self._pod_at, item.key, item.addresses)
+                if self._store(self._pods, item):
+                    if item.is_on_host:
+                        self._node_at.update(dict.fromkeys(item.addresses, item.node))
+                    else:
+                        self._point(self._pod_at, item.key, item.addresses)
 
     def remove(self, kind: type[Service | EndpointSlice | Pod], key: Key) -> None:
         """Take an object out; nothing happens if it is not there."""
@@ -175,6 +179,10 @@ class Index:
         """Return the pod that has an address; none on a node's network."""
         key = self._pod_at.get(address)
         return None if key is None else self._pods.get(key)
+
+    def node_at(self, address: Address) -> str:
+        """Return the node that has an address, as far as pods on its network show; empty if there is none."""
+        return self._node_at.get(address, "")
 
     def routes(self, service: Key) -> Iterator[Route]:
         """Go through the ready endpoints of a service."""

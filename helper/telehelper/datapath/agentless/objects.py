@@ -72,6 +72,7 @@ class Endpoint:
     pod: Key | None = None
     hostname: str = ""
     is_ready: bool = True
+    node: str = ""  # empty if it is not said
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class Pod:
     key: Key
     addresses: tuple[Address, ...] = ()
     is_on_host: bool = False  # it has the node's network, and its loopback is the node's
+    node: str = ""  # empty while it has none
 
 
 def dig(value: object, *path: str) -> object:
@@ -140,6 +142,11 @@ def _ports(values: object) -> Iterator[tuple[str, str, int]]:
             yield _text(port.get("name")), str(protocol), number
 
 
+def _node(value: object) -> str:
+    name = _text(value)
+    return name if _NAME.fullmatch(name) else ""
+
+
 def read_service(item: Json) -> Service | None:
     """Read a Service (v1)."""
     key = key_of(item)
@@ -183,7 +190,8 @@ def read_slice(item: Json) -> EndpointSlice | None:
             dig(entry, "conditions", "ready") is not False
         )  # unknown counts as ready (EndpointConditions)
         pod = _pod_behind(entry.get("targetRef"), key.namespace)
-        endpoints.append(Endpoint(address, pod, hostname if _LABEL.fullmatch(hostname) else "", is_ready))
+        name, node = hostname if _LABEL.fullmatch(hostname) else "", _node(entry.get("nodeName"))
+        endpoints.append(Endpoint(address, pod, name, is_ready, node))
     ports = tuple(EndpointPort(*port) for port in _ports(dig(item, "ports")))
     return EndpointSlice(key, Key(key.namespace, service), tuple(endpoints), ports)
 
@@ -207,7 +215,7 @@ def read_endpoints(item: Json) -> EndpointSlice | None:
                 if address is not None:
                     pod = _pod_behind(entry.get("targetRef"), key.namespace)
                     name = hostname if _LABEL.fullmatch(hostname) else ""
-                    endpoints.append(Endpoint(address, pod, name, is_ready))
+                    endpoints.append(Endpoint(address, pod, name, is_ready, _node(entry.get("nodeName"))))
     return EndpointSlice(key, key, tuple(endpoints), ports[0] if ports else ())
 
 
@@ -218,4 +226,4 @@ def read_pod(item: Json) -> Pod | None:
         return None
     several = [entry.get("ip") for entry in _dicts(dig(item, "status", "podIPs"), MAX_PORTS)]
     addresses = _addresses(several) or _addresses([dig(item, "status", "podIP")])
-    return Pod(key, addresses, dig(item, "spec", "hostNetwork") is True)
+    return Pod(key, addresses, dig(item, "spec", "hostNetwork") is True, _node(dig(item, "spec", "nodeName")))

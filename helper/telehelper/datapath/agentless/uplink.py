@@ -68,6 +68,11 @@ class AgentlessUplink:
         return self
 
     @property
+    def index(self) -> Index | None:
+        """What is visible of the cluster; None while the uplink is not open."""
+        return self._catalog.index if self._catalog is not None else None
+
+    @property
     def scope(self) -> str:
         """What is visible, for people."""
         if self._catalog is None or self._catalog.index.namespaces is None:

@@ -1,0 +1,203 @@
+"""Whose flows are, on this machine: user at once, process and notebook soon after, cell when it is asked for.
+
+Theory of operation
+-------------------
+*User.* When a flow opens, before anything of it is sent, the kernel is asked for the socket behind it
+(`sock_diag`, `ping_sockets`); that takes some µs and gives uid and inode. :class:`~telehelper.datapath.gate.Gate` decides
+by it.
+
+*Process.* Then /proc is searched for who holds that inode, by another process. The first search begins at once, because
+`!psql` in a notebook may be over soon; what comes meanwhile is searched for together. So that a program that opens
+thousands of connections does not keep a core busy with that, searches may take a twentieth of the time, beyond a burst that is saved up while there is quiet; and they look first at who was found lately. What a search does not find is not searched for again: the program has ended,
+or is another user's.
+
+*Notebook and cell.* A process belongs to the kernel that it is or descends from, and the flow to the cell that ran there
+when it was opened. The kernel's word on that may come after the packets, so the cell is looked up when it is asked for.
+
+Bounds: `KEPT` flows, `REMEMBERED` processes, `WAITING` flows whose process is searched for; the oldest is forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import OrderedDict
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from telehelper.core.frames import Proto
+from telehelper.datapath.notebooks import Kernel
+from telehelper.datapath.ping_sockets import find_ping
+from telehelper.datapath.report import NOBODY, Owner
+from telehelper.datapath.searcher import Searcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from telehelper.core.flows import FiveTuple
+    from telehelper.datapath.notebooks import Notebooks
+    from telehelper.datapath.processes import Process
+    from telehelper.datapath.sock_diag import SockDiag, Socket
+
+KEPT: Final = 40_000  # flows; open ones and closed ones that are shown
+REMEMBERED: Final = 4096  # processes by socket: an unconnected UDP socket has many flows
+WAITING: Final = 4096  # flows; a search takes milliseconds
+SHARE: Final = 0.05  # of the time, for searches
+BURST: Final = 0.05  # seconds of searching that are saved up; one takes 1 to 20 ms
+LATELY: Final = 8  # processes
+ROOT: Final = 0
+
+
+class _Flow:
+    """What is known of one flow's near end."""
+
+    __slots__ = ("kernel", "opened_at", "pid", "process", "uid")
+
+    def __init__(self, uid: int, opened_at: float) -> None:
+        self.uid = uid
+        self.opened_at = opened_at
+        self.pid = -1
+        self.process = ""
+        self.kernel: Kernel | None = None
+
+
+class Owners:
+    """See the module's theory of operation; satisfies :class:`telehelper.datapath.observer.Owners`.
+
+    Parameters
+    ----------
+    notebooks
+        The kernels that are connected.
+    on_found
+        Called with the flows whose process has become known.
+
+    Attributes
+    ----------
+    sockets
+        Who is asked for sockets; None before :meth:`start`: then flows are nobody's.
+    """
+
+    def __init__(self, notebooks: Notebooks, on_found: Callable[[int], None]) -> None:
+        self.sockets: SockDiag | None = None
+        self._notebooks = notebooks
+        self._on_found = on_found
+        self._flows: dict[int, _Flow] = {}
+        self._holders: OrderedDict[int, Process] = OrderedDict()
+        self._lately: OrderedDict[int, None] = OrderedDict()  # pids
+        self._waiting: OrderedDict[int, list[int]] = OrderedDict()  # flows by inode
+        self._searching: asyncio.Task[None] | None = None
+        self._saved = BURST
+        self._saved_at = monotonic()
+        self._searcher = Searcher()
+
+    # --- a flow's life
+
+    def flow_opened(self, flow: int, five_tuple: FiveTuple) -> None:
+        """Learn of a new flow: find its user now and have its process searched for."""
+        found = self.find_socket(five_tuple)
+        if found is None:
+            return
+        kept = self._flows[flow] = _Flow(found.uid, monotonic())
+        if len(self._flows) > KEPT:
+            del self._flows[next(iter(self._flows))]
+        holder = self._holders.get(found.inode)
+        if holder is not None:
+            self._take(kept, holder)
+        elif os.geteuid() in (found.uid, ROOT):  # else we may not look into it
+            self._wait_for(flow, found.inode)
+
+    def find_socket(self, five_tuple: FiveTuple) -> Socket | None:
+        """Return the socket behind a flow; None if there is none any more, or it cannot be told."""
+        if self.sockets is None:
+            return None
+        protocol, src, sport, dst, dport = five_tuple
+        if protocol is Proto.ICMP:
+            return find_ping(src, sport, (os.geteuid(), ROOT))
+        return self.sockets.find(protocol, src, sport, dst, dport)
+
+    def uid_of(self, flow: int) -> int:
+        """Return whose flow it is; -1 if that is not known."""
+        kept = self._flows.get(flow)
+        return kept.uid if kept is not None else -1
+
+    def owner_of(self, flow: int) -> Owner:
+        """Return all that is known by now."""
+        kept = self._flows.get(flow)
+        if kept is None:
+            return NOBODY
+        kernel = kept.kernel
+        if kernel is None:
+            return Owner(kept.uid, kept.pid, kept.process)
+        cell = self._notebooks.cell_at(kernel, kept.opened_at)
+        return Owner(kept.uid, kept.pid, kept.process, self._notebooks.name_of(kernel), cell)
+
+    def forget(self, flow: int) -> None:
+        """Learn that a flow's owner will not be asked for any more."""
+        self._flows.pop(flow, None)
+
+    async def start(self, sockets: SockDiag) -> None:
+        """Begin to look for owners."""
+        self.sockets = sockets
+        with contextlib.suppress(
+            OSError
+        ):  # no memory or no process left: it is tried again when there is a flow
+            await self._searcher.start()
+
+    async def close(self) -> None:
+        """Stop looking."""
+        if self._searching is not None:
+            self._searching.cancel()
+            await asyncio.gather(self._searching, return_exceptions=True)
+        await self._searcher.close()
+        if self.sockets is not None:
+            self.sockets.close()
+
+    # --- searching
+
+    def _wait_for(self, flow: int, inode: int) -> None:
+        self._waiting.setdefault(inode, []).append(flow)
+        if len(self._waiting) > WAITING:
+            self._waiting.popitem(last=False)
+        if self._searching is None or self._searching.done():
+            self._searching = asyncio.get_running_loop().create_task(self._search())
+
+    async def _search(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(self._pause())
+            waiting, self._waiting = self._waiting, OrderedDict()
+            began = monotonic()
+            holders = await self._searcher.find(waiting, self._notebooks.kernels, self._lately)
+            self._saved -= monotonic() - began
+            for inode, holder in holders.items():
+                self._remember(inode, holder)
+                for flow in waiting.get(inode, ()):
+                    self._tell(flow, holder)
+
+    def _pause(self) -> float:
+        """Save up what has come together since the last time; return how long the next search must wait."""
+        now = monotonic()
+        self._saved = min(BURST, self._saved + SHARE * (now - self._saved_at))
+        self._saved_at = now
+        return max(0.0, -self._saved / SHARE)
+
+    def _remember(self, inode: int, holder: Process) -> None:
+        self._holders[inode] = holder
+        self._lately[holder.pid] = None
+        self._lately.move_to_end(holder.pid, last=False)
+        if len(self._lately) > LATELY:
+            self._lately.popitem()
+        if len(self._holders) > REMEMBERED:
+            self._holders.popitem(last=False)
+
+    def _tell(self, flow: int, holder: Process) -> None:
+        kept = self._flows.get(flow)
+        if kept is not None:
+            self._take(kept, holder)
+            self._on_found(flow)
+
+    def _take(self, kept: _Flow, holder: Process) -> None:
+        kept.pid, kept.process = holder.pid, holder.name
+        began = self._notebooks.kernels.get(holder.ancestor)
+        if began is not None:
+            kept.kernel = Kernel(holder.ancestor, began)
