@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from telemagic import addresses
-from telemagic.frames import TIME, Column, build
+from telemagic.frames import with_facts
+from telemagic.schema import TIME, Column, build, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,54 +18,61 @@ if TYPE_CHECKING:
     from telemagic.ping import Try
 
 SERVICE_SCHEMA: Final = (
-    Column("name", "name", "str"),
-    Column("namespace", "namespace", "category"),
-    Column("dns_name", "dns_name", "str"),
-    Column("url", "url", "str"),
-    Column("ports", "ports", "str"),
-    Column("type", "type", "category"),
-    Column("ready", "ready", "Int64", "endpoints"),
-    Column("endpoints", "endpoints", "Int64", "endpoints"),
-    Column("cluster_ip", "cluster_ip", "str"),
-    Column("selector", "selector", "str"),
-    Column("external_name", "external_name", "str"),
+    Column("name", "name", "str", meaning="short name, enough in the connected namespace"),
+    Column("namespace", "namespace", "category", meaning="where it is"),
+    Column("dns_name", "dns_name", "str", meaning="name that works from everywhere here: name.namespace"),
+    Column(
+        "url", "url", "str", meaning="a guess by its ports' names and numbers; empty where they say nothing"
+    ),
+    Column("ports", "ports", "str", meaning="name, number and protocol of each"),
+    Column("type", "type", "category", meaning="ClusterIP, NodePort, LoadBalancer, ExternalName or Headless"),
+    Column("ready", "ready", "Int64", "endpoints", meaning="that take connections; NA where unknown"),
+    Column("endpoints", "endpoints", "Int64", "endpoints", meaning="that there are; NA where unknown"),
+    Column("cluster_ip", "cluster_ip", "str", meaning="address; empty without one"),
+    Column("selector", "selector", "str", meaning="labels of its pods"),
+    Column("external_name", "external_name", "str", meaning="of an ExternalName"),
 )
 
 POD_SCHEMA: Final = (
-    Column("name", "name", "str"),
-    Column("namespace", "namespace", "category"),
-    Column("phase", "phase", "category"),
-    Column("ready", "ready", "str"),
-    Column("restarts", "restarts", "Int64", "restarts"),
-    Column("started", "started_at", TIME),
-    Column("ip", "ip", "str"),
-    Column("node", "node", "category"),
-    Column("image", "image", "str"),
-    Column("owner", "owner", "str"),
+    Column("name", "name", "str", meaning="name of the pod"),
+    Column("namespace", "namespace", "category", meaning="where it is"),
+    Column("phase", "phase", "category", meaning="Pending, Running, Succeeded, Failed or Unknown"),
+    Column("ready", "ready", "str", meaning="containers, such as 1/2"),
+    Column("restarts", "restarts", "Int64", "restarts", meaning="of its containers, together"),
+    Column("started", "started_at", TIME, meaning="NaT before the start"),
+    Column("ip", "ip", "str", meaning="address"),
+    Column("node", "node", "category", meaning="that it runs on"),
+    Column("image", "image", "str", meaning="of its first container"),
+    Column("owner", "owner", "str", meaning="such as ReplicaSet/postgres-5d8"),
 )
 
 LOOKUP_SCHEMA: Final = (
-    Column("name", "name", "str"),
-    Column("type", "type", "category"),
-    Column("answer", "answer", "str"),
-    Column("ttl_s", "ttl", "Int64", "s"),
-    Column("answered_by", "answered_by", "category"),
-    Column("time_ms", "seconds", "float64", "ms", 1e3),
-    Column("system", "system", "boolean"),
-    Column("asked", "asked", "str"),
-    Column("note", "note", "str"),
+    Column("name", "name", "str", meaning="of the record"),
+    Column("type", "type", "category", meaning="A, AAAA, CNAME, SRV, …"),
+    Column("answer", "answer", "str", meaning="as in a zone file; empty if there is none"),
+    Column("ttl_s", "ttl", "Int64", "s", meaning="how long it may be kept"),
+    Column(
+        "answered_by",
+        "answered_by",
+        "category",
+        meaning="cluster, cache, machine, nobody or this machine only",
+    ),
+    milliseconds("time_ms", "seconds", "how long the lookup took"),
+    Column("system", "system", "boolean", meaning="whether getaddrinfo says so too; NA where it cannot"),
+    Column("asked", "asked", "str", meaning="the full name that was asked"),
+    Column("note", "note", "str", meaning="why there is no answer"),
 )
 
 PING_SCHEMA: Final = (
-    Column("try", "number", "Int64"),
-    Column("address", "address", "str"),
-    Column("port", "port", "Int64"),
-    Column("state", "state", "category"),
-    Column("connect_ms", "connect", "float64", "ms", 1e3),
-    Column("tunnel_ms", "tunnel", "float64", "ms", 1e3),
-    Column("cluster_ms", "cluster", "float64", "ms", 1e3),
-    Column("first_byte_ms", "first_byte", "float64", "ms", 1e3),
-    Column("reason", "reason", "str"),
+    Column("try", "number", "Int64", meaning="from 1"),
+    Column("address", "address", "str", meaning="that was connected to"),
+    Column("port", "port", "Int64", meaning="that was connected to"),
+    Column("state", "state", "category", meaning="connected, refused, unreachable, timeout, …"),
+    milliseconds("connect_ms", "connect", "how long the connect took"),
+    milliseconds("tunnel_ms", "tunnel", "the tunnel's round trip then"),
+    milliseconds("cluster_ms", "cluster", "what the connect took longer than that"),
+    milliseconds("first_byte_ms", "first_byte", "to the first byte, if the server speaks first"),
+    Column("reason", "reason", "str", meaning="why not, and what that means"),
 )
 
 
@@ -130,7 +138,7 @@ def services(table: ServiceTable, context: str) -> pd.DataFrame:
         )
         for row in sorted(table.rows, key=lambda row: (row.namespace, row.name))
     ]
-    return _with_attributes(build(rows, SERVICE_SCHEMA), SERVICE_SCHEMA, context, table.notices)
+    return with_facts(build(rows, SERVICE_SCHEMA), SERVICE_SCHEMA, context, table.notices)
 
 
 def pods(table: PodTable, context: str) -> pd.DataFrame:
@@ -150,7 +158,7 @@ def pods(table: PodTable, context: str) -> pd.DataFrame:
         )
         for row in sorted(table.rows, key=lambda row: (row.namespace, row.name))
     ]
-    return _with_attributes(build(rows, POD_SCHEMA), POD_SCHEMA, context, table.notices)
+    return with_facts(build(rows, POD_SCHEMA), POD_SCHEMA, context, table.notices)
 
 
 def lookup(
@@ -158,7 +166,7 @@ def lookup(
 ) -> pd.DataFrame:
     """Make the table of a lookup; see :meth:`telemagic.connection.Connection.resolve`."""
     notices = list(dict.fromkeys(line.note for line in lines if line.note))
-    frame = _with_attributes(build(lines, LOOKUP_SCHEMA), LOOKUP_SCHEMA, context, notices)
+    frame = with_facts(build(lines, LOOKUP_SCHEMA), LOOKUP_SCHEMA, context, notices)
     frame.attrs["telemagic"] |= {
         "rcode": said.rcode,
         "server": said.server,
@@ -170,15 +178,4 @@ def lookup(
 
 def pings(tries: Sequence[Try], context: str, notices: Sequence[str]) -> pd.DataFrame:
     """Make the table of connects; see :meth:`telemagic.connection.Connection.ping`."""
-    return _with_attributes(build(tries, PING_SCHEMA), PING_SCHEMA, context, notices)
-
-
-def _with_attributes(
-    frame: pd.DataFrame, schema: tuple[Column, ...], context: str, notices: Sequence[str]
-) -> pd.DataFrame:
-    frame.attrs["telemagic"] = {
-        "context": context,
-        "notices": list(notices),
-        "units": {column.name: column.unit for column in schema if column.unit},
-    }
-    return frame
+    return with_facts(build(tries, PING_SCHEMA), PING_SCHEMA, context, notices)

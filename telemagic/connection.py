@@ -7,18 +7,17 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from telehelper import messages, observing, views
+from telehelper import messages, views
 from telehelper.errors import HelperLost, NotConnected
 
-from telemagic import cards, cluster_frames, frames, live, looking, ping
+from telemagic import cards, live
 from telemagic.feed import Feed
 from telemagic.results import Status
+from telemagic.tables import ANSWER_PATIENCE, Tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-
-    import pandas as pd
 
     from telemagic.connecting import Target
     from telemagic.control import ControlClient
@@ -27,15 +26,10 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=messages.Message)
 
-ANSWER_PATIENCE: Final = 10.0  # seconds for a table; a full one takes well under one
-LIST_PATIENCE: Final = 35.0  # seconds for what is asked of the API server; the data plane's own limit is 30
-LOOKUP_PATIENCE: Final = (
-    20.0  # seconds for a name; the data plane's own limit is 12, and a list of services after it
-)
 UNDO_PATIENCE: Final = 8.0  # seconds for a disconnect: the data plane's own undo is bounded by 5
 
 
-class Connection:
+class Connection(Tables):
     """A cluster that is connected to this process; ends with :meth:`disconnect` or its `with` block.
 
     Attributes
@@ -61,6 +55,7 @@ class Connection:
         self._loop = loop
         self._client: ControlClient | None = client
         self._first = status
+        self._cluster_domain = status.cluster_domain
         self.feed = Feed(loop, client)
 
     @property
@@ -85,124 +80,6 @@ class Connection:
             This connection is over.
         """
         return Status(self._ask(messages.GetStatus(), messages.Status), self.notices)
-
-    def flows(self) -> pd.DataFrame:
-        """Return who talked to what.
-
-        Returns
-        -------
-        DataFrame
-            One row per flow, newest last; index 0…n-1. flow, sport, dport: Int64; protocol, state: category; src,
-            dst, service, reason: str; opened, closed: datetime64[ns, UTC]; connect_ms, first_byte_ms: float64 [ms];
-            bytes_up, bytes_down: Int64 [bytes]; packets_up, packets_down: Int64. Unknown is NaT or NaN.
-        """
-        return frames.flows(self._ask(observing.GetFlows(), observing.FlowTable), self.context)
-
-    def routes(self) -> pd.DataFrame:
-        """Return what is routed to the cluster.
-
-        Returns
-        -------
-        DataFrame
-            One row per route; index 0…n-1. cidr, source, detail: str; device, kind, state: category.
-        """
-        return frames.routes(self._ask(messages.GetRoutes(), messages.RouteTable), self.context)
-
-    def services(self, namespace: str = "", *, everywhere: bool = False) -> pd.DataFrame:
-        """Return the services there are, as far as your rights show them.
-
-        Parameters
-        ----------
-        namespace
-            Only this one; the connected one unless given.
-        everywhere
-            All namespaces; where that is not allowed, the connected one, and a notice says so.
-
-        Returns
-        -------
-        DataFrame
-            One row per service, by namespace and name; index 0…n-1. name, dns_name, url, ports, cluster_ip, selector,
-            external_name: str; namespace, type: category; ready, endpoints: Int64 [endpoints], NA where unknown. `url`
-            is a guess by the ports' names and numbers, and empty where they say nothing.
-            `attrs["telemagic"]["notices"]` says what is missing.
-        """
-        request = views.GetServices(namespace, everywhere)
-        return cluster_frames.services(self._ask(request, views.ServiceTable, LIST_PATIENCE), self.context)
-
-    def pods(self, namespace: str = "", *, everywhere: bool = False) -> pd.DataFrame:
-        """Return the pods there are, as far as your rights show them; parameters as in :meth:`services`.
-
-        Returns
-        -------
-        DataFrame
-            One row per pod, by namespace and name; index 0…n-1. name, ready ("1/2"), ip, image, owner: str; namespace,
-            phase, node: category; restarts: Int64; started: datetime64[ns, UTC], NaT before the start.
-            `attrs["telemagic"]["notices"]` says what is missing.
-        """
-        request = views.GetPods(namespace, everywhere)
-        return cluster_frames.pods(self._ask(request, views.PodTable, LIST_PATIENCE), self.context)
-
-    def resolve(self, name: str, rtype: str = "A") -> pd.DataFrame:
-        """Look a name up as programs do: by telemagic's resolver, and by this machine's getaddrinfo beside it.
-
-        Returns
-        -------
-        DataFrame
-            One row per answer, at least one; index 0…n-1. name, answer, asked, note: str; type, answered_by: category
-            (cluster, cache, machine: its own nameservers, nobody, or "this machine only": getaddrinfo alone says so);
-            ttl_s: Int64 [s]; time_ms: float64 [ms]; system: boolean, whether getaddrinfo gives the answer too, NA
-            where it knows no such records. `asked` is the full name that was asked, `note` says why there is no
-            answer. `attrs["telemagic"]` holds `rcode`, `server`, `system` and `agree`.
-        """
-        kind = rtype.upper()
-        said = self._ask(views.Resolve(name, kind), views.Resolved, LOOKUP_PATIENCE)
-        said = self._directory().explain(said)
-        family = looking.family_of(name, kind)
-        system = looking.ask_system(name, family) if family is not None else None
-        lines, agree = looking.compare(name, kind, said, system)
-        found = system.addresses if system is not None else ()
-        return cluster_frames.lookup(lines, said, found, agree, self.context)
-
-    def ping(self, target: str, *, count: int = 4, timeout: float = 5.0) -> pd.DataFrame:
-        """Connect to a service or a pod by TCP, several times, from this machine through the tunnel.
-
-        Parameters
-        ----------
-        target
-            `postgres.shop`, `postgres.shop:5432`, `catalog.shop:http`, a pod's name, or an address with a port.
-        count, timeout
-            How often, and for how many seconds at most each.
-
-        Returns
-        -------
-        DataFrame
-            One row per try; index 0…n-1. try, port: Int64; address, reason: str; state: category (connected, refused,
-            unreachable, timeout, …); connect_ms, tunnel_ms, cluster_ms, first_byte_ms: float64 [ms], NaN where there
-            is none. tunnel_ms is the tunnel's round trip, cluster_ms what a connect took longer; first_byte_ms is
-            there if the server speaks first.
-        """
-        ping.check(count, timeout)
-        goal = self._directory().goal(target)
-        tries = list(ping.ping(goal.address, goal.port, count=count, timeout=timeout, rtt=self._rtt))
-        return cluster_frames.pings(tries, self.context, goal.notices)
-
-    def url(self, target: str, port: str | int = "") -> str:
-        """Return the address of a service with its port.
-
-        Parameters
-        ----------
-        target
-            `postgres.shop` gives `postgres.shop:5432`; a URL stays one: `http://catalog.shop/products` gives
-            `http://catalog.shop:8000/products`, and of several ports its scheme chooses.
-        port
-            Name or number, where the service has several.
-
-        Raises
-        ------
-        UsageError
-            There is no such service or port, or several to choose from; the hint names them.
-        """
-        return self._directory().url(target, str(port))
 
     def dashboard(
         self,
@@ -292,19 +169,6 @@ class Connection:
             raise HelperLost(
                 f"the helper (pid {client.peer_pid}) has not answered for {patience:g} s"
             ) from error
-
-    def _directory(self) -> looking.Directory:
-        def services(namespace: str) -> tuple[views.ServiceRow, ...]:
-            request = views.GetServices(namespace, everywhere=not namespace)
-            return self._ask(request, views.ServiceTable, LIST_PATIENCE).rows
-
-        def pods(namespace: str) -> tuple[views.PodRow, ...]:
-            return self._ask(views.GetPods(namespace), views.PodTable, LIST_PATIENCE).rows
-
-        return looking.Directory(services, pods, self.namespace, self._first.cluster_domain)
-
-    def _rtt(self) -> float:
-        return self._ask(messages.GetStatus(), messages.Status).rtt
 
     def _summary(self) -> str:
         if self.lost:

@@ -188,6 +188,7 @@ class FakeDatapath:
                 return await self._watch(request, writer)
             case observing.Unwatch():
                 self._watching.pop(writer, None)
+                self.changes = 0  # a new watch counts anew
                 return messages.Done()
             case messages.Disconnect() | observing.Introduce():
                 return messages.Done()

@@ -114,6 +114,9 @@ class Feed:
         self._subscriptions: list[Subscription] = []
         self._asked = 0.0  # the interval that the data plane knows; 0: it tells us nothing
         self._tasks: set[asyncio.Task[Any]] = set()
+        # One request at a time: numbers begin again with a new watch, so none of the old one's changes may be under way
+        # when it begins.
+        self._turn = asyncio.Lock()
 
     # --- from any thread -----------------------------------------------------------------------------------------
 
@@ -184,10 +187,11 @@ class Feed:
 
     async def asnapshot(self) -> str:
         """Ask for everything once."""
-        client = self._require()
-        self._asked = self._interval() or IDLE_INTERVAL
         try:
-            return (await client.request(Watch(self._asked), Snapshot)).text
+            async with self._turn:
+                client = self._require()
+                self._asked = self._interval() or IDLE_INTERVAL
+                return (await client.request(Watch(self._asked), Snapshot)).text
         finally:
             self._adjust()
 
@@ -229,32 +233,37 @@ class Feed:
             subscription.end(error.message)
 
     async def _watch(self, subscription: Subscription) -> None:
-        client = self._require()
-        subscription.hold()
-        if subscription not in self._subscriptions:
-            self._subscriptions.append(subscription)
-        self._asked = self._interval()
-        try:
-            snapshot = await client.request(Watch(self._asked), Snapshot)
-        except BaseException:
-            self.leave(subscription)
-            raise
-        subscription.begin(snapshot)
+        async with self._turn:
+            client = self._require()
+            if not subscription.is_open:
+                return  # closed meanwhile
+            subscription.hold()
+            if subscription not in self._subscriptions:
+                self._subscriptions.append(subscription)
+            self._asked = self._interval()
+            try:
+                snapshot = await client.request(Watch(self._asked), Snapshot)
+            except BaseException:
+                self.leave(subscription)
+                raise
+            subscription.begin(snapshot)
 
     def _adjust(self) -> None:
         """Watch as often as those who are there want, which may be not at all."""
-        wanted = self._interval()
-        if self._client is None or wanted == self._asked:
-            return
-        self._asked = wanted
-        request = Watch(wanted) if wanted else Unwatch()
-        self._spawn(self._say(self._client, request, Snapshot if wanted else Done))
+        if self._over is None and self._interval() != self._asked:
+            self._spawn(self._watch_as_wanted())
 
-    async def _say(self, client: ControlClient, request: Message, expect: type[Message]) -> None:
-        try:
-            await client.request(request, expect)
-        except TelemagicError:
-            return  # it has gone, or never knew of watching: whoever wanted something was told
+    async def _watch_as_wanted(self) -> None:
+        async with self._turn:
+            wanted = self._interval()
+            if self._client is None or wanted == self._asked:
+                return
+            self._asked = wanted
+            request, expect = (Watch(wanted), Snapshot) if wanted else (Unwatch(), Done)
+            try:
+                await self._client.request(request, expect)
+            except TelemagicError:
+                return  # it has gone, or never knew of watching: whoever wanted something was told
 
     def _interval(self) -> float:
         return min((one.interval for one in self._subscriptions), default=0.0)

@@ -22,6 +22,8 @@ COMMANDS: Final = (
     "status",
     "flows",
     "dashboard",
+    "latency",
+    "events",
     "routes",
     "services",
     "pods",

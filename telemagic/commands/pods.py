@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from telemagic import notes
+from telemagic import cluster_frames, notes, schema
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from telemagic.session import Session
 
 SUMMARY = "show the pods there are, as a DataFrame"
-DETAIL = "One row per pod. Shows what your rights allow, and says what they do not; times are UTC."
+DETAIL = f"""\
+One row per pod. Shows what your rights allow, and says what they do not; times are UTC.
+
+{schema.describe(cluster_frames.POD_SCHEMA)}"""
 
 
 def add_arguments(parser: Parser) -> None:

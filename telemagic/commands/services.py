@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from telemagic import notes
+from telemagic import cluster_frames, notes, schema
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from telemagic.session import Session
 
 SUMMARY = "show the services there are and how to reach them, as a DataFrame"
-DETAIL = """\
+DETAIL = f"""\
 One row per service: the name to type, a URL where its ports say what they speak, and how many endpoints are ready.
-Shows what your rights allow, and says what they do not."""
+Shows what your rights allow, and says what they do not.
+
+{schema.describe(cluster_frames.SERVICE_SCHEMA)}"""
 
 
 def add_arguments(parser: Parser) -> None:

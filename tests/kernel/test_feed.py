@@ -129,6 +129,44 @@ def test_changes_that_come_in_one_piece_with_the_snapshot_come_after_it(place: P
     assert told.texts == [("has 1", True), ("between", False)]
 
 
+def test_changes_of_an_old_watch_are_not_taken_for_those_of_a_new_one(place: Place) -> None:
+    """Their numbers begin again: one that was under way when the last subscriber left would hide all that follow."""
+    old, new = Told(), Told()
+    last = place.feed.subscribe(0.5, old.on_text)
+    wait_for(lambda: old.texts)
+    place.change("one", "two", "three")
+
+    async def race() -> None:
+        place.feed.leave(last)
+        await asyncio.sleep(0)  # the data plane is told, and has told a change before it heard
+        place.feed.subscribe(0.5, new.on_text)
+        await asyncio.sleep(0)
+        place.feed.dispatch(SnapshotChanged(4, "four"))
+
+    place.run(race())
+    wait_for(lambda: new.texts)
+    place.change("of the new one")
+    wait_for(lambda: len(new.texts) == 2)
+    assert [text for text, _ in new.texts][1:] == ["of the new one"]
+    assert place.watches() == [Watch(0.5), Unwatch(), Watch(0.5)]
+
+
+def test_one_who_leaves_before_his_turn_is_told_nothing(place: Place) -> None:
+    told = Told()
+
+    async def main() -> None:
+        async with place.feed._turn:
+            subscription = place.feed.subscribe(0.5, told.on_text)
+            await asyncio.sleep(0.01)
+            subscription.close()
+            await asyncio.sleep(0.01)
+
+    place.run(main())
+    assert place.feed.snapshot()
+    assert told.texts == []
+    assert place.feed._subscriptions == []
+
+
 def test_a_further_view_gets_a_snapshot_in_its_place(place: Place) -> None:
     told = Told()
     subscription = place.feed.subscribe(0.5, told.on_text)
