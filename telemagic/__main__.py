@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from telehelper.errors import TelemagicError, UsageError
 
+from telemagic import config
 from telemagic.cards import printable
 from telemagic.parser import Tree
 from telemagic.results import Text
@@ -29,7 +30,7 @@ WATCH_EVERY: Final = 0.5  # seconds between looks whether a foreground connectio
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; the exit status is 0, 1 for an error, 2 for a line that cannot be understood."""
-    tree = Tree(PROG)
+    tree = Tree(PROG, config.current)
     try:
         understood = tree.parse(sys.argv[1:] if arguments is None else arguments)
         if isinstance(understood, Text):

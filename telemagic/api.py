@@ -66,7 +66,7 @@ def connect(
     Parameters
     ----------
     context, namespace, kubeconfig
-        The kubeconfig's own unless given.
+        Unless given, those of the user's defaults (:mod:`telemagic.config`), else the kubeconfig's own.
     demo
         Start the embedded cluster, if it is not up, and connect to that.
     timeout

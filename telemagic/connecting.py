@@ -10,7 +10,7 @@ import ipaddress
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -19,7 +19,8 @@ from telehelper.endpoint import PORTFORWARD, parse_carrier
 from telehelper.errors import ConnectTimeout, HelperLost, SudoDenied, UsageError
 from telehelper.messages import Connect, GetStatus, Message, PhaseChanged
 
-from telemagic import kubeconfig, loop, paths
+from telemagic import config, kubeconfig, loop, paths
+from telemagic.config import DNS_MECHANISMS, ON_CONFLICT, WAYS
 from telemagic.control import ControlClient
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 
 GRACE: Final = 1.0  # seconds that the data plane gets to report its own timeout, which says more than ours
 UNDO_PATIENCE: Final = 4.0  # seconds for a data plane to undo and exit; the promise to the user is 5
+NOBODY_HINT: Final = (
+    "first, in a terminal: telemagic connect; notebooks of yours share that connection and need no password"
+)
 EXIT_PATIENCE: Final = 1.5  # seconds for a process that has undone everything to exit; Python takes about 0.3
 POLL: Final = 0.02  # seconds between looks at a file or lock that gives no event
-DNS_MECHANISMS: Final = ("auto", "resolved", "resolvconf", "kernel", "none")
-ON_CONFLICT: Final = ("refuse", "take", "exclude", "map")
-WAYS: Final = ("auto", "manager", "agentless")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +95,30 @@ class Target:
         return self.options.namespace or self.context.namespace or "default"
 
 
+def of_defaults(options: ConnectOptions) -> ConnectOptions:
+    """Say which cluster where the options do not, but the user's defaults do; for scripts, as lines have it already."""
+    settings = config.current()
+    return replace(
+        options,
+        context=options.context or settings.context,
+        namespace=options.namespace or settings.namespace,
+        kubeconfig=options.kubeconfig or settings.kubeconfig,
+    )
+
+
 def resolve(options: ConnectOptions) -> Target:
     """Find out which cluster is meant, without touching the network.
 
     Raises
     ------
+    ConfigError
+        A file with defaults cannot be used.
     KubeconfigError
         The kubeconfig or the context is not there or not usable.
     HelperMissing
         The runtime directory is refused.
     """
+    options = of_defaults(options)
     options.check()
     found = kubeconfig.read(options.kubeconfig)
     context = found.choose(options.context)
@@ -190,7 +205,7 @@ class Attempt:
         except SudoDenied as error:
             if self.asker is None or not self.asker.refusal:
                 raise
-            raise SudoDenied(self.asker.refusal, hint=error.hint) from error
+            raise SudoDenied(self.asker.refusal, hint=NOBODY_HINT) from error
 
     async def _connect(self, budget: asyncio.Timeout) -> tuple[ControlClient, messages.Status]:
         client = await self._attach()

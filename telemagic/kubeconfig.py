@@ -75,8 +75,7 @@ def read(explicit: str = "") -> Kubeconfig:
     KubeconfigError
         No file is there, or one cannot be read or understood.
     """
-    search = explicit or os.environ.get("KUBECONFIG", "") or str(Path("~/.kube/config").expanduser())
-    paths = [Path(part).expanduser().absolute() for part in search.split(os.pathsep) if part]
+    paths = search_path(explicit)
     there = [path for path in paths if _is_there(path)]
     if not there:
         raise _missing(paths)
@@ -91,6 +90,12 @@ def read(explicit: str = "") -> Kubeconfig:
             servers.setdefault(name, _text(entry, "server"))
         current = current or _text(doc, "current-context")
     return Kubeconfig(os.pathsep.join(map(str, there)), contexts, servers, current)
+
+
+def search_path(explicit: str = "") -> list[Path]:
+    """Return the files that :func:`read` looks for."""
+    search = explicit or os.environ.get("KUBECONFIG", "") or str(Path("~/.kube/config").expanduser())
+    return [Path(part).expanduser().absolute() for part in search.split(os.pathsep) if part]
 
 
 def _is_there(path: Path) -> bool:

@@ -170,7 +170,8 @@ class _Launch:
         if ask is None:
             raise SudoDenied(
                 f"sudo wants a password, and nobody can be asked here ({self._last_line()})",
-                hint="run it where a notebook can ask, run Jupyter as root, or work rootless: telemagic demo shell",
+                hint="first, in a terminal: telemagic connect, which notebooks share; or run Jupyter as root; or work "
+                "rootless: telemagic demo shell",
             )
         async with Passwords.in_directory(self._path.parent) as passwords:
             netd, said = self._start_netd((sudo, "-A", "--"), passwords.environment)

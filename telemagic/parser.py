@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import keyword
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from telehelper.errors import UsageError
 
+from telemagic import config
 from telemagic.results import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from telemagic.config import Settings
     from telemagic.session import Session
 
 COMMANDS: Final = (
     "connect",
     "status",
     "flows",
-    "dashboard",
     "latency",
     "events",
+    "dashboard",
     "routes",
     "services",
     "pods",
@@ -36,6 +39,18 @@ COMMANDS: Final = (
     "bench",
     "help",
 )
+# Subcommands that show something to read and return nothing to keep.
+WITHOUT_RESULT: Final = frozenset({"help"})
+
+
+CELL: Final = "cell"  # the name under which the parser of `%%tele` is kept
+OF_CELL: Final = ("keep", "output", "help")  # arguments of `%%tele` that are not connect's
+CELL_SUMMARY: Final = (
+    "first line of a cell: run it connected, then show where its flows went and how long they took"
+)
+CELL_DETAIL: Final = """\
+A connection that is there already is used, and stays; otherwise the cell connects, and disconnects afterwards. Only
+flows that this cell caused are shown, those of its threads and processes too. Takes the flags of connect."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -76,6 +91,18 @@ class Parser(argparse.ArgumentParser):
         )
         self.flags += [flag for action in flags for flag in action.option_strings]
 
+    @property
+    def actions(self) -> list[argparse.Action]:
+        """All arguments, flags too, in the order in which they were added."""
+        return list(self._actions)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401  # argparse's own signature
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            meant = did_you_mean(str(value), map(str, action.choices or ()))
+            raise argparse.ArgumentError(action, f"{error.message}{meant}") from None
+
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong with the line."""
         raise UsageError(message, hint=f"{self.prog} --help")
@@ -107,10 +134,15 @@ class Line:
 
 
 class Tree:
-    """The grammar, under the name that the user typed: `%tele` or `telemagic`."""
+    """The grammar, under the name that the user typed: `%tele` or `telemagic`.
 
-    def __init__(self, prog: str) -> None:
+    `settings` gives the defaults in force, asked anew for each line; the built-in ones unless given. Lines of a notebook
+    may keep what they return in a variable (`-o`), and their cells may be connected ones (`%%tele`).
+    """
+
+    def __init__(self, prog: str, settings: Callable[[], Settings] | None = None) -> None:
         self.prog = prog
+        self._settings = settings
         self._commands: dict[str, Command] = {
             name: import_module(f"telemagic.commands.{name}") for name in COMMANDS
         }
@@ -124,8 +156,50 @@ class Tree:
                 name, help=command.SUMMARY, description=f"{command.SUMMARY}\n\n{command.DETAIL}".rstrip()
             )
             command.add_arguments(parser)
+            if prog.startswith("%") and name not in WITHOUT_RESULT:
+                _add_output_argument(parser)
             parser.add_argument("-h", "--help", action="store_true", help="show this text")
             self._parsers[name] = parser
+        self._parsers[CELL] = self._cell_parser()
+
+    def _cell_parser(self) -> Parser:
+        connect = self._commands["connect"]
+        parser = Parser(prog=f"%{self.prog}", description=f"{CELL_SUMMARY}\n\n{CELL_DETAIL}")
+        parser.add_argument("--keep", action="store_true", help="stay connected afterwards")
+        connect.add_arguments(parser)
+        _add_output_argument(parser)
+        parser.add_argument("-h", "--help", action="store_true", help="show this text")
+        return parser
+
+    @property
+    def commands(self) -> dict[str, Parser]:
+        """The parser of each subcommand."""
+        return {name: parser for name, parser in self._parsers.items() if name != CELL}
+
+    @property
+    def cell(self) -> Parser:
+        """The parser of `%%tele`."""
+        return self._parsers[CELL]
+
+    def parse_cell(self, words: Sequence[str]) -> argparse.Namespace | Text:
+        """Understand the first line of a connected cell, without its `%%tele`; a Text when it only asks for help.
+
+        Raises
+        ------
+        UsageError
+            It cannot be understood.
+        """
+        if _wants_help(list(words)):
+            return Text(self.cell.format_help())
+        args, extra = self._arguments(CELL, list(words))
+        if extra:
+            self._refuse(CELL, self.cell, extra)
+        return args
+
+    def is_plain(self, args: argparse.Namespace) -> bool:
+        """Whether the first line of a connected cell says nothing about where and how to connect."""
+        plain, _ = self._arguments(CELL, [])
+        return all(value == getattr(plain, name) for name, value in vars(args).items() if name not in OF_CELL)
 
     def parse(self, words: Sequence[str]) -> Line | Text:
         """Understand a line; a Text when it only asks for help.
@@ -140,17 +214,17 @@ class Tree:
         name, rest = words[0], list(words[1:])
         if name in {"-h", "--help"}:
             return self.help()
-        if name not in self._parsers:
+        if name not in self.commands:
             what = "flag" if name.startswith("-") else "subcommand"
             raise UsageError(
-                f"unknown {what} {name!r}{did_you_mean(name, self._parsers)}", hint=f"{self.prog} help"
+                f"unknown {what} {name!r}{did_you_mean(name, self.commands)}", hint=f"{self.prog} help"
             )
         if _wants_help(rest):
             return self.help(name)
         parser = self._parsers[name]
         # argparse gives what follows `--` to the first positional that comes, so it never sees it.
         cut = rest.index("--") if "--" in rest else len(rest)
-        args, extra = parser.parse_known_args(rest[:cut])
+        args, extra = self._arguments(name, rest[:cut])
         if hasattr(args, "argv"):
             args.argv = [*args.argv, *rest[cut + 1 :]]
         else:
@@ -159,8 +233,25 @@ class Tree:
             self._refuse(name, parser, extra)
         return Line(name, args)
 
+    def _arguments(self, name: str, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        parser = self._parsers[name]
+        defaults: dict[str, object] = {}
+        if self._settings is not None:
+            defaults = config.of_command(self._settings(), "connect" if name == CELL else name)
+        # What a namespace has already, argparse takes for given by the user: so a flag wins over it, and it over the rest.
+        args, extra = parser.parse_known_args(words, argparse.Namespace(**defaults))
+        if getattr(args, "demo", False) is True:  # the demo is a cluster of its own: which one is said
+            where = {"context", "namespace", "kubeconfig"}
+            defaults = {key: value for key, value in defaults.items() if key not in where}
+            args, extra = parser.parse_known_args(words, argparse.Namespace(**defaults))
+        output = getattr(args, "output", "")
+        if output and (not output.isidentifier() or keyword.iskeyword(output)):
+            raise UsageError(f"{output!r} is no name of a variable", hint="write it like -o df")
+        return args, extra
+
     def _refuse(self, name: str, parser: Parser, extra: list[str]) -> NoReturn:
-        hint = f"{self.prog} {name} --help"
+        hint = f"{parser.prog} --help"
+        name = parser.prog if name == CELL else name
         flag = next((word for word in extra if word.startswith("-")), None)
         if flag is None:
             raise UsageError(f"{name} takes no argument {extra[0]!r}", hint=hint)
@@ -171,6 +262,11 @@ class Tree:
         """Carry out a line."""
         return self._commands[line.command].run(session, line.args)
 
+    def _about_cells(self) -> str:
+        if not self.prog.startswith("%"):
+            return ""
+        return f"\n{self.cell.prog} [flags of connect]\n  {CELL_SUMMARY}; {self.cell.prog} --help\n"
+
     def help(self, name: str = "") -> Text:
         """Return the help of one command, or of all.
 
@@ -180,12 +276,18 @@ class Tree:
             There is no such command.
         """
         if not name:
-            return Text(self.root.format_help())
-        if name not in self._parsers:
+            return Text(self.root.format_help() + self._about_cells())
+        if name not in self.commands:
             raise UsageError(
-                f"no help on {name!r}{did_you_mean(name, self._parsers)}", hint=f"{self.prog} help"
+                f"no help on {name!r}{did_you_mean(name, self.commands)}", hint=f"{self.prog} help"
             )
         return Text(self._parsers[name].format_help())
+
+
+def _add_output_argument(parser: Parser) -> None:
+    parser.add_argument(
+        "-o", dest="output", default="", metavar="VAR", help="keep the result in a variable, do not show it"
+    )
 
 
 def _wants_help(words: list[str]) -> bool:

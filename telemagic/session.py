@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from telehelper.errors import AlreadyConnected, NotConnected, TelemagicError
 from telehelper.messages import Message, PhaseChanged, TunnelChanged
 
-from telemagic import live, names
+from telemagic import attribution, config, in_cluster, live, names
 from telemagic.connecting import Attempt, Launch, Target, resolve
 from telemagic.connection import Connection
 from telemagic.loop import CANCEL_PATIENCE, AsyncForeground, BlockingForeground, Foreground, Job, LoopThread
@@ -55,6 +55,7 @@ class Session:
         self._demo: Any = None  # the demo cluster's owner, while connected with demo=True
         self._forked = False
         self._registered = False
+        self._progress_after = config.BUILT_IN.progress_after
         _sessions.add(self)
 
     # --- connect -------------------------------------------------------------------------------------------------
@@ -78,10 +79,12 @@ class Session:
                 report = self._demo_begins(progress, viewer)
                 options = self._own_demo(options)
                 report()
+            if not demo and in_cluster.applies(options):
+                return self._already_inside()
             plan = self._plan(options, viewer, progress)
             if isinstance(plan, Connection):
                 return plan
-            foreground = BlockingForeground(viewer.tick, live.SHOW_AFTER)
+            foreground = BlockingForeground(viewer.tick, self._progress_after)
             job: Job[_Up] = Job()
             try:
                 self._loop.start(job, plan.start(foreground).run())
@@ -105,13 +108,15 @@ class Session:
                 report = self._demo_begins(progress, viewer)
                 options = await asyncio.to_thread(self._own_demo, options)
                 report()
+            if not demo and in_cluster.applies(options):
+                return self._already_inside()
             plan = self._plan(options, viewer, progress)
             if isinstance(plan, Connection):
                 return plan
             foreground = AsyncForeground()
             job: Job[_Up] = Job()
             self._loop.start(job, plan.start(foreground).run())
-            tick = asyncio.get_running_loop().call_later(live.SHOW_AFTER, viewer.tick)
+            tick = asyncio.get_running_loop().call_later(self._progress_after, viewer.tick)
             try:
                 return self._connected(plan, await foreground.run(job))
             except BaseException:
@@ -128,10 +133,17 @@ class Session:
         """Choose how a connect shows itself when nobody says."""
         return live.viewer_for(live.current_shell())
 
+    def _already_inside(self) -> Connection:
+        if self._connection is None or not self._connection.is_open:
+            self._connection = in_cluster.InCluster()
+            self._connection.on_end = self._over
+        return self._connection
+
     def _plan(self, options: ConnectOptions, viewer: live.Viewer, progress: Progress) -> _Plan | Connection:
         target = resolve(options)
-        if self._connection is not None and self._connection.lost:
-            self.disconnect()
+        self._progress_after = config.current().progress_after
+        if self._connection is not None and (self._connection.lost or self._connection.target is None):
+            self.disconnect()  # there is nothing to leave: it has gone, or stands for no connection at all
         if self._connection is not None:
             return self._same(self._connection, target)
         if self._launch is None:
@@ -188,9 +200,11 @@ class Session:
         connection.notices = (*connection.notices, *names.connected(status))
         connection.on_end = self._over
         self._connection = connection
+        attribution.connected(connection)
         plan.viewer.connected(status, time.monotonic() - plan.began, connection.notices)
         if plan.viewer.shown:
             connection.shown_in = getattr(live.current_shell(), "execution_count", None)
+            connection.standing.add(plan.viewer.display)
         return connection
 
     def _discard(self, job: Job[_Up]) -> None:
@@ -256,7 +270,7 @@ class Session:
 
     def _lost(self, reason: str) -> None:
         if self._connection is not None:
-            self._connection.lost = reason
+            self._connection.lose(reason)
             self._connection.feed.lost(reason)
         names.disconnected()  # the resolver that this process may be pointed at has gone
 
@@ -272,12 +286,18 @@ class Session:
 
     def _demo_begins(self, progress: Progress, viewer: live.Viewer) -> Callable[[], None]:
         """Show that a demo cluster is being started, at once; call the result when it is up."""
+        if self._connection is not None and self._connection.lost:
+            kept, self._demo = (
+                self._demo,
+                None,
+            )  # the cluster is still there; ended, it could not be had again at once
+            self.disconnect()
+            self._demo = kept
         if self._demo is not None:
             return lambda: None
-        if self._connection is not None and not self._connection.lost:
-            raise AlreadyConnected(
-                f"connected to {self._connection.context} already, not to the demo cluster"
-            )
+        current = self._connection
+        if current is not None and current.target is not None:
+            raise AlreadyConnected(f"connected to {current.context} already, not to the demo cluster")
         began = time.monotonic()
         progress.context = "demo"
         viewer.begin(progress)

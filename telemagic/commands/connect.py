@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from telemagic.connecting import DNS_MECHANISMS, ON_CONFLICT, WAYS, ConnectOptions
+from telemagic.config import DNS_MECHANISMS, ON_CONFLICT, WAYS
+from telemagic.connecting import ConnectOptions
 
 if TYPE_CHECKING:
     from argparse import Namespace

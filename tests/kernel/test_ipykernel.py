@@ -185,6 +185,122 @@ def test_shell_command_while_connected(kernel: Kernel) -> None:
     assert not [one for one in outputs if one["type"] == "stream"]
 
 
+# --- cells that are connected, and told --------------------------------------------------------------------------
+
+
+def text_of(outputs: list[dict[str, Any]], kind: str) -> list[str]:
+    return [one["data"]["text/plain"] for one in outputs if one["type"] == kind]
+
+
+def test_a_connected_cell(kernel: Kernel) -> None:
+    kernel.run(SETUP.format(script="", password=""))
+    outputs = kernel.run("%%tele\nimport asyncio\nawait asyncio.sleep(0.01)\nt = %tele status\nt.context")
+    assert errors(outputs) == []
+    assert text_of(outputs, "execute_result") == ["'demo'"]
+    (report,) = text_of(outputs, "display_data")
+    assert report.startswith("Cell [2]: no flows in ")
+    assert outputs[-1]["type"] == "display_data"  # it comes last, and in this cell
+    assert errors(kernel.run("%tele status")) == ["NotConnected"]
+    (fake,) = [
+        one for one in kernel.run("launcher.started[0].notifications") if one["type"] == "execute_result"
+    ]
+    assert fake["data"]["text/plain"].count("cell=2") == 2
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import time; time.sleep(30)",
+        # ipykernel 7.4 notices an interrupt of one long await only at its end, with us or without
+        "import asyncio\nfor _ in range(600): await asyncio.sleep(0.05)",
+    ],
+)
+def test_interrupt_of_a_connected_cell(kernel: Kernel, runtime: Path, code: str) -> None:
+    kernel.run(SETUP.format(script="", password=""))
+    number = kernel.start(f"%%tele\nprint('running', flush=True)\n{code}")
+    while kernel.client.get_iopub_msg(timeout=10)["msg_type"] != "stream":
+        pass
+    kernel.manager.interrupt_kernel()
+    outputs = kernel.until_idle(number)
+    assert len(errors(outputs)) == 1
+    assert errors(outputs)[0] in {"KeyboardInterrupt", "CancelledError"}
+    assert text_of(outputs, "display_data")[-1].endswith("disconnected again")
+    assert left(runtime) == []
+    assert errors(kernel.run("%%tele\n1")) == []  # and the next one works
+
+
+def complete(kernel: Kernel, code: str) -> tuple[list[str], float]:
+    """Ask as a front end does; what would stand there, and the seconds it took."""
+    began = time.perf_counter()
+    number = kernel.client.complete(code)
+    while (reply := kernel.client.get_shell_msg(timeout=10))["parent_header"].get("msg_id") != number:
+        pass
+    found = reply["content"]
+    return [code[: found["cursor_start"]] + one for one in found["matches"]], time.perf_counter() - began
+
+
+def test_completion_over_the_wire(kernel: Kernel) -> None:
+    kernel.run(SETUP.format(script="", password=""))
+    took = []
+    for code, expected in (
+        ("df = %tele fl", ["df = %tele flows"]),
+        ("for i in range(3):\n    %tele rout", ["for i in range(3):\n    %tele routes"]),
+        ("%tele connect --context sta", ["%tele connect --context staging"]),
+        ("%%tele --cont", ["%%tele --context"]),
+    ):
+        until = time.monotonic() + 10
+        while (answer := complete(kernel, code))[0] != expected:
+            assert time.monotonic() < until, answer
+        took += [complete(kernel, code)[1] for _ in range(5)]
+    assert sorted(took)[len(took) // 2] < 0.1  # seconds; the machine may be busy once in a while
+
+
+LAG = """
+import asyncio, time
+async def watch():
+    global worst
+    worst = 0.0
+    while True:
+        before = time.perf_counter()
+        await asyncio.sleep(0.002)
+        worst = max(worst, time.perf_counter() - before - 0.002)
+task = asyncio.get_running_loop().create_task(watch())
+"""
+
+
+def test_nothing_holds_up_the_kernel_s_loop(kernel: Kernel) -> None:
+    kernel.run(SETUP.format(script="", password=""))
+    kernel.run("t = %tele connect")
+    complete(kernel, "%tele connect --context ")  # what IPython imports late is not ours
+    kernel.run(LAG)
+    worst = []
+    for _ in range(5):
+        kernel.run("worst = 0.0")
+        for code in ("%tele fl", "%tele ping pos", "%tele connect --context sta"):
+            complete(kernel, code)
+        time.sleep(0.05)
+        (shown,) = text_of(kernel.run("worst"), "execute_result")
+        worst.append(float(shown))
+    assert min(worst) < 0.02  # the machine may be busy, but hardly five times
+
+
+def test_notebook_runner_never_waits_for_a_password(runtime: Path, kubeconfig: Path) -> None:
+    cells = [SETUP.format(script="", password="open sesame"), "%tele connect"]
+    notebook = nbformat.v4.new_notebook(  # type: ignore[no-untyped-call]
+        cells=[nbformat.v4.new_code_cell(code) for code in cells]  # type: ignore[no-untyped-call]
+    )
+    began = time.monotonic()
+    with pytest.raises(CellExecutionError):
+        NotebookClient(notebook, timeout=30, kernel_name="python3").execute()
+    assert time.monotonic() - began < 25  # it did not wait for the runner's own limit
+    (error,) = [one for one in notebook.cells[1].outputs if one.output_type == "error"]
+    assert error.ename == "SudoDenied"
+    assert "this front end cannot ask for one" in error.evalue
+    assert len(error.traceback) == 2
+    assert "first, in a terminal: telemagic connect" in error.traceback[1]
+    assert left(runtime) == []
+
+
 def test_notebook_runner_sees_the_error(runtime: Path, kubeconfig: Path) -> None:
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell("%load_ext telemagic\n%tele status")]  # type: ignore[no-untyped-call]

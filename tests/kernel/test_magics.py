@@ -7,8 +7,17 @@ import pandas as pd
 import pytest
 from IPython.core.error import UsageError
 from IPython.utils.capture import capture_output
-from telehelper.errors import AlreadyConnected, CidrConflict, HelperLost, KubeconfigError, NotConnected
+from telehelper import views
+from telehelper.errors import (
+    AlreadyConnected,
+    CidrConflict,
+    HelperLost,
+    KubeconfigError,
+    NotConnected,
+    TelemagicError,
+)
 
+import telemagic
 from telemagic.cards import Card
 from telemagic.connection import Connection
 from telemagic.control_fake import FakeLauncher, Script
@@ -17,6 +26,8 @@ from telemagic.results import Status, Text
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from telehelper.messages import Message
 
     from telemagic.session import Session
 
@@ -137,21 +148,121 @@ def test_connect_prints_lines_in_a_terminal(session: Session, shell: Any) -> Non
     ]
 
 
+@pytest.mark.parametrize("command", ["status", "flows", "routes", "connect", "help connect"])
+def test_output_goes_to_a_variable(session: Session, shell: Any, command: str) -> None:
+    run(shell, "t = %tele connect")
+    if command.startswith("help"):  # nothing to keep
+        with pytest.raises(UsageError, match="has no flag '-o'"):
+            run(shell, f"%tele {command} -o kept")
+        return
+    with capture_output() as captured:
+        assert shell.run_cell(f"%tele {command} -o kept").result is None
+    assert captured.stdout == ""
+    assert type(shell.user_ns["kept"]) is type(run(shell, f"%tele {command}"))
+
+
+def test_output_needs_a_name(session: Session, shell: Any) -> None:
+    run(shell, "t = %tele connect")
+    for name in ("5", "a.b", "class"):
+        with pytest.raises(UsageError, match="is no name of a variable"):
+            run(shell, f"%tele status -o {name}")
+    run(shell, "where = 'kept'\n%tele status -o {where};")
+    assert isinstance(shell.user_ns["kept"], Status)
+
+
+def test_what_the_cluster_has_not_is_no_usage_error(make_session: MakeSession, shell: Any) -> None:
+    # IPython's own class leaves no error in a notebook's outputs, and runners of notebooks go on.
+    row = views.ServiceRow("postgres", "shop", "ClusterIP", "198.18.0.9", (), "", "", 1, 1)
+    answers: dict[type[Message], Message] = {
+        views.GetServices: views.ServiceTable((row,)),
+        views.GetPods: views.PodTable(()),
+    }
+    make_session(FakeLauncher(Script(answers=answers)))
+    run(shell, "t = %tele connect")
+    with pytest.raises(TelemagicError) as caught:
+        run(shell, "%tele ping postgrs:5432")
+    assert not isinstance(caught.value, UsageError)
+    out, err = text_of(shell, "%tele ping postgrs:5432")
+    assert (len(out.splitlines()), err) == (2, "")
+
+
+def test_short_errors_can_be_switched_off(session: Session, shell: Any) -> None:
+    assert len(text_of(shell, "%tele status")[0].splitlines()) == 2
+    run(shell, "%config TeleMagics.short_errors = False")
+    (magics,) = [one for one in shell.configurables if type(one).__name__ == "TeleMagics"]
+    assert magics.short_errors is False  # what errors look at
+    assert magics.settings().short_errors is False
+
+
 def test_help(shell: Any) -> None:
     for line in ("help", "--help", "help connect", "connect --help"):
         assert isinstance(run(shell, f"%tele {line}"), Text)
-    doc = shell.find_line_magic("tele").__doc__
-    assert "usage: %tele COMMAND" in doc
+    assert "usage: %tele COMMAND" in shell.find_line_magic("tele").__doc__
+    assert "usage: %%tele [--keep]" in shell.find_cell_magic("tele").__doc__
+    assert "%%tele --help" in run(shell, "%tele help").text
+    for line, text in (("%tele?", "usage: %tele COMMAND"), ("%%tele?", "usage: %%tele [--keep]")):
+        assert text in text_of(shell, line)[0]
+
+
+def traces(shell: Any) -> list[str]:
+    """Whatever of ours is registered in a shell."""
+    found = [
+        type(one).__name__ for one in shell.configurables if type(one).__module__.startswith("telemagic")
+    ]
+    found += [name for kind in shell.magics_manager.magics.values() for name in kind if "tele" in name]
+    found += [name for name in shell.magics_manager.registry if "Tele" in name]
+    for where, those in (
+        ("transformer", shell.input_transformers_cleanup),
+        ("matcher", shell.Completer.custom_matchers),
+        *((name, callbacks) for name, callbacks in shell.events.callbacks.items()),
+    ):
+        found += [where for one in those if getattr(one, "__module__", "").startswith("telemagic")]
+    return sorted(found)
 
 
 def test_unload_and_reload(session: Session, shell: Any) -> None:
+    loaded = traces(shell)
+    assert loaded == [
+        "TeleMagics",
+        "TeleMagics",
+        "_tele_cell",
+        "matcher",
+        "post_run_cell",
+        "pre_run_cell",
+        "tele",
+        "tele",
+        "transformer",
+    ]
     connection = run(shell, "%tele connect")
     for _ in range(2):
         shell.run_cell("%reload_ext telemagic").raise_error()
-    assert [type(one).__name__ for one in shell.configurables].count("TeleMagics") == 1
+    assert traces(shell) == loaded
     assert session.connection is connection  # it stays
     shell.run_cell("%unload_ext telemagic").raise_error()
+    assert traces(shell) == []
     assert shell.find_line_magic("tele") is None
-    assert [type(one).__name__ for one in shell.configurables].count("TeleMagics") == 0
     assert connection.is_open
     shell.run_cell("%load_ext telemagic").raise_error()
+
+
+def test_loading_twice_is_nothing(session: Session, shell: Any) -> None:
+    loaded = traces(shell)
+    with capture_output() as captured:
+        shell.run_cell("%load_ext telemagic").raise_error()
+    assert "already loaded" in captured.stdout  # IPython's own notice
+    telemagic.load_ipython_extension(shell)  # even if it is asked for behind IPython's back
+    assert traces(shell) == loaded
+
+
+def test_one_exit_handler_however_often_loaded(session: Session, shell: Any) -> None:
+    registered = []
+    patched = pytest.MonkeyPatch()
+    patched.setattr("atexit.register", lambda function: registered.append(function))
+    try:
+        run(shell, "t = %tele connect")
+        for _ in range(2):
+            shell.run_cell("%reload_ext telemagic").raise_error()
+            run(shell, "%tele connect;")
+    finally:
+        patched.undo()
+    assert [each for each in registered if getattr(each, "__self__", None) is session] == [session.close]

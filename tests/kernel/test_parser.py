@@ -59,6 +59,38 @@ def test_help_of_each(name: str) -> None:
     assert name in TREE.help().text
 
 
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [("connect --dns kernal", "kernel"), ("connect --via managr", "manager"), ("demo statsu", "status")],
+)
+def test_what_was_probably_meant_of_several(line: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=rf"choose from .*\): did you mean '{meant}'\?$"):
+        TREE.parse(line.split())
+
+
+def test_nothing_like_it_is_no_guess() -> None:
+    with pytest.raises(UsageError, match=r"choose from .*\)$"):
+        TREE.parse(["connect", "--dns", "xyzzy"])
+
+
+def test_a_shell_has_no_variables_and_no_cells() -> None:
+    tree = Tree("telemagic")
+    with pytest.raises(UsageError, match="flows has no flag '-o'"):
+        tree.parse(["flows", "-o", "df"])
+    assert "%%" not in tree.help().text
+
+
+def test_the_first_line_of_a_cell() -> None:
+    args = TREE.parse_cell(["--context", "a", "-o", "r"])
+    assert not isinstance(args, Text)
+    assert (args.context, args.output, args.keep) == ("a", "r", False)
+    assert not TREE.is_plain(args)
+    kept = TREE.parse_cell(["--keep", "-o", "r"])
+    assert not isinstance(kept, Text)
+    assert TREE.is_plain(kept)
+    assert isinstance(TREE.parse_cell(["--help"]), Text)
+
+
 def test_help_word_after_two_dashes_is_the_command_s() -> None:
     line = TREE.parse(["demo", "shell", "--no-cluster", "--", "ls", "--help", "--", "x"])
     assert not isinstance(line, Text)
