@@ -92,10 +92,19 @@ class ShellSession(Session):
         return found
 
     def _attach(self, path: Path) -> Connection | None:
+        attached: list[Connection] = []  # one, when the data plane has said how it stands
+
+        def heard(event: messages.Message) -> None:
+            for one in attached:
+                one.feed.dispatch(event)
+
+        def lost(reason: str) -> None:
+            for one in attached:
+                one.lost = reason
+                one.feed.lost(reason)
+
         try:
-            client = self._loop.run(
-                ControlClient.open(path, on_event=lambda _: None, on_lost=lambda _: None), ATTACH_PATIENCE
-            )
+            client = self._loop.run(ControlClient.open(path, on_event=heard, on_lost=lost), ATTACH_PATIENCE)
         except (OSError, HelperLost):  # left by a killed one; the next connect removes it
             return None
         try:
@@ -103,5 +112,6 @@ class ShellSession(Session):
         except (TelemagicError, TimeoutError):
             self._loop.run(client.close())
             return None
-        self._attached.append(Connection(self._loop, client, status))
-        return self._attached[-1]
+        attached.append(Connection(self._loop, client, status))
+        self._attached += attached
+        return attached[0]

@@ -33,7 +33,7 @@ class Tables:
     context: str
     namespace: str
     feed: Feed
-    _cluster_domain: str
+    _cluster_domain: str = ""
 
     def _ask(self, request: messages.Message, expect: type[M], patience: float = ANSWER_PATIENCE) -> M:
         raise NotImplementedError

@@ -368,6 +368,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_one_wheel_carries_both_packages_and_their_types(wheel: list[str]) -> None:
     expected = {str(path.relative_to(ROOT)) for path in KERNEL.rglob("*.py")}
     expected |= {str(path.relative_to(ROOT / "helper")) for path in HELPER.rglob("*.py")}
+    expected |= {str(path.relative_to(ROOT)) for path in KERNEL.rglob("*") if path.suffix in {".js", ".css"}}
     expected |= {"telemagic/py.typed", "telehelper/py.typed", "telehelper/rpc/manager.proto"}
     assert expected <= set(wheel)
 

@@ -278,8 +278,12 @@ class Stage:
     async def _launch(self, path: Path, *, on_phase: Callable[[str, str, str], None], **_: Any) -> Any:
         command = [sys.executable, "-m", "tests.browser.traffic", str(path), json.dumps(self.options)]
         self.child = await asyncio.create_subprocess_exec(*command, start_new_session=True, cwd=ROOT)
-        while not path.exists():  # noqa: ASYNC110, ASYNC240 - the child tells nobody
-            await asyncio.sleep(0.01)
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_unix_connection(path)
+                writer.close()
+                break
+            await asyncio.sleep(0.02)
         return SimpleNamespace(datapath_pid=self.child.pid, netd_pid=self.child.pid)
 
     def hang(self) -> None:
@@ -308,12 +312,15 @@ async def _play(path: Path, traffic: Traffic) -> None:
     script.before_snapshot = now
     fake = control_fake.FakeDatapath(path, script)
     await fake.start()
+    told = time.monotonic()
     while not fake.over.is_set():
-        interval = min(fake.intervals, default=0.5)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(fake.over.wait(), interval)
-        if fake.intervals:
-            await fake.change(traffic.step(interval))
+        due = told + min(fake.intervals, default=0.5) - time.monotonic()
+        with contextlib.suppress(TimeoutError):  # what is watched may change meanwhile
+            await asyncio.wait_for(fake.over.wait(), min(max(due, 0.0), 0.1))
+        if due <= 0:
+            before, told = told, time.monotonic()
+            if fake.intervals:
+                await fake.change(traffic.step(told - before))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from telehelper.core.stack import Stack
 
 if TYPE_CHECKING:
     from telehelper.core.actions import Action
+    from telehelper.core.flows import FlowRecord
     from telehelper.core.limits import Limits
 
 NEAR: Final = IPv4Address("198.18.1.1")
@@ -169,6 +170,11 @@ class Talk:
     @property
     def state(self) -> str:
         return self.stack.snapshot(self.now)[-1].state
+
+    @property
+    def record(self) -> FlowRecord:
+        """The only flow's record, closed or not."""
+        return self.stack.snapshot(self.now)[-1]
 
     @property
     def window(self) -> int:

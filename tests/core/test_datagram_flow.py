@@ -73,6 +73,13 @@ def test_refusals_are_the_kinds_own_affair() -> None:
             assert take(out) == [f"closed 7: {reason}"]
 
 
+def test_a_refusal_is_a_failure_if_there_is_a_reason() -> None:
+    for code, failure in ((errno.ECONNREFUSED, "refused"), (errno.EACCES, "unreachable"), (0, "")):
+        flow, out = Plain(), []  # type: tuple[Plain, list[Action]]
+        flow.receive_frame(encode_coded(FrameType.RST, 7, code), 101.0, out)
+        assert flow.stats.failure == failure
+
+
 def test_the_other_ends() -> None:
     flow, out = Plain(), []  # type: tuple[Plain, list[Action]]
     flow.abort("carrier lost", out)

@@ -155,6 +155,23 @@ def test_a_cluster_domain_of_one_label_is_only_routed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("postgres.shop.svc.cluster.local", True),
+        ("postgres.dev.svc.cluster.local", True),
+        ("postgres.nowhere.svc.cluster.local", False),
+        ("example.com.shop.svc.cluster.local", False),
+        ("postgres.shop.pod.cluster.local", False),
+        ("postgres.shop.svc.other.local", False),
+        ("shop.svc.cluster.local", False),
+    ],
+)
+def test_names_that_services_have(name: str, is_one: bool) -> None:
+    policy = DnsPolicy("cluster.local", "shop", frozenset({"dev"}))
+    assert policy.names_service(from_text(name)) is is_one
+
+
+@pytest.mark.parametrize(
     ("network", "domains"),
     [
         ("10.0.0.0/8", ["10.in-addr.arpa"]),

@@ -10,7 +10,7 @@ import dns.message
 import dns.rcode
 import dns.rrset
 from telehelper.core import dns_message, dns_resolver
-from telehelper.core.dns_actions import Action, Admit, Answer, AskCluster, AskUpstream, Drop, Forget
+from telehelper.core.dns_actions import Action, Admit, Answer, AskCluster, AskUpstream, Drop, Ended, Forget
 from telehelper.core.dns_names import Origin
 from telehelper.core.dns_policy import DnsPolicy
 from telehelper.core.dns_resolver import Resolver
@@ -501,6 +501,67 @@ def test_who_answered_is_remembered() -> None:
     resolver.tunnel_down(0.5)
     resolver.receive_query("me", ask("catalog"), 100.0)
     assert resolver.origins[dns_message.from_text("catalog"), 1].source == "nobody"
+
+
+def test_lookups_that_led_somewhere_or_should_have_are_told_once() -> None:
+    resolver = make()
+    there = ip_address("198.18.0.9")
+    asked = to_cluster(resolver.receive_query("me", ask("postgres"), 1.0))
+    assert resolver.take_ended() == []
+    tell(resolver, asked, f"{question(asked.data)} 30 IN A {there}", now=1.5)
+    assert resolver.take_ended() == [Ended(1.0, "postgres.shop", (there,))]
+    let_in(resolver, resolver.receive_query("you", ask("postgres.shop"), 2.0))
+    assert resolver.take_ended() == [Ended(2.0, "postgres.shop", (there,))]
+    to_upstream(resolver.receive_query("me", ask("example.com"), 3.0))
+    resolver.upstream_failed(resolver.receive_query("me", ask("example.org"), 3.0)[0].id, 3.0)  # type: ignore[union-attr]
+    assert resolver.take_ended() == []
+
+
+def test_denied_names_of_services_are_told_and_no_others() -> None:
+    resolver = make(upstreams=0)
+    for name, told in (
+        ("nosuch", ["nosuch.shop"]),
+        ("nosuch.dev", ["nosuch.dev"]),
+        ("example.com.shop.svc.cluster.local", []),
+    ):
+        asked = to_cluster(resolver.receive_query("me", ask(name), 0.0))
+        resolver.receive_answer(asked.id, reply(asked.data, rcode=3, soa=SOA), 0.1)
+        ended = resolver.take_ended()
+        assert [(each.name, each.failure) for each in ended] == [(name, "no such name") for name in told]
+
+
+def test_a_denial_counts_whoever_repeats_it() -> None:
+    resolver = make()
+    asked = to_cluster(resolver.receive_query("me", ask("nosuch.dev"), 0.0))
+    upstream = to_upstream(resolver.receive_answer(asked.id, reply(asked.data, rcode=3, soa=SOA), 0.1))
+    resolver.receive_answer(upstream.id, reply(upstream.data, rcode=3), 0.2)
+    assert resolver.take_ended() == [Ended(0.0, "nosuch.dev", (), "no such name")]
+
+
+def test_failures_say_why() -> None:
+    def why(fail: Callable[[Resolver, AskCluster], object]) -> list[str]:
+        resolver = make(upstreams=0)
+        fail(resolver, to_cluster(resolver.receive_query("me", ask("postgres"), 0.0)))
+        return [ended.failure for ended in resolver.take_ended()]
+
+    def admission(resolver: Resolver, asked: AskCluster) -> None:
+        answer = reply(asked.data, f"{question(asked.data)} 30 IN A 198.18.0.9")
+        resolver.admission_failed(resolver.receive_answer(asked.id, answer, 0.1)[0].id)  # type: ignore[union-attr]
+
+    def silence(resolver: Resolver, _asked: AskCluster) -> None:
+        resolver.handle_timer(2.0)
+        resolver.handle_timer(4.0)
+
+    def outage(resolver: Resolver, _asked: AskCluster) -> None:
+        resolver.tunnel_down(0.1)
+        resolver.handle_timer(2.1)
+
+    assert why(admission) == ["its addresses could not be routed"]
+    assert why(silence) == ["the cluster's DNS server does not answer"]
+    assert why(outage) == ["the tunnel is down"]
+    assert why(lambda it, asked: it.receive_answer(asked.id, reply(asked.data, rcode=2), 0.1)) == [
+        "the cluster's DNS server fails, with code 2"
+    ]
 
 
 def test_clients_of_one_question_wait_together() -> None:

@@ -1,8 +1,19 @@
 from __future__ import annotations
 
+import errno
 from ipaddress import IPv4Address
 
-from telehelper.core.flows import FiveTuple, FlowStats, FlowTable, Totals
+import pytest
+from telehelper.core.flows import (
+    REFUSED,
+    TIMED_OUT,
+    UNREACHABLE,
+    FiveTuple,
+    FlowStats,
+    FlowTable,
+    Totals,
+    failure_of,
+)
 from telehelper.core.frames import Proto
 
 TUPLE = FiveTuple(Proto.TCP, IPv4Address("10.0.0.1"), 1, IPv4Address("10.0.0.2"), 2)
@@ -14,6 +25,37 @@ def test_first_byte_is_noted_once() -> None:
     stats.count_down(5, 3.0)
     record = stats.to_record("ESTABLISHED")
     assert (record.flow, record.bytes_down, record.first_byte_at, record.closed_at) == (7, 15, 2.0, None)
+    assert record.last_byte_at == 3.0
+
+
+def test_what_was_measured_is_in_the_record() -> None:
+    stats = FlowStats(7, TUPLE, 1.0)
+    assert stats.to_record("DIALING")[-7:] == (None, -1, -1, -1, -1, -1, "")
+    stats.dns, stats.queue, stats.tunnel, stats.dial, stats.wait = 0.1, 0.2, 0.3, 0.4, 0.5
+    stats.failure = REFUSED
+    assert stats.to_record("CLOSED")[-7:] == (None, 0.1, 0.2, 0.3, 0.4, 0.5, "refused")
+
+
+def test_progress_grows_with_whatever_is_counted() -> None:
+    stats = FlowStats(7, TUPLE, 1.0)
+    seen = [stats.progress]
+    for name in ("bytes_up", "bytes_down", "packets_up", "packets_down"):
+        setattr(stats, name, 1)
+        seen.append(stats.progress)
+    assert seen == sorted(set(seen))
+
+
+@pytest.mark.parametrize(
+    ("code", "failure"),
+    [
+        (errno.ECONNREFUSED, REFUSED),
+        (errno.ETIMEDOUT, TIMED_OUT),
+        (errno.EHOSTUNREACH, UNREACHABLE),
+        (errno.EMFILE, UNREACHABLE),
+    ],
+)
+def test_failures_by_errno(code: int, failure: str) -> None:
+    assert failure_of(code) == failure
 
 
 def test_closed_flows_are_kept_bounded_and_counted_all() -> None:
@@ -27,3 +69,11 @@ def test_closed_flows_are_kept_bounded_and_counted_all() -> None:
     opened = FlowStats(4, TUPLE, 0.0)
     opened.bytes_up, opened.bytes_down = 10, 20
     assert table.totals([opened]) == Totals(4, 13, 20)
+
+
+def test_records_are_handed_over_once() -> None:
+    table = FlowTable()
+    table.close(FlowStats(1, TUPLE, 0.0), "CLOSED", "closed", 9.0)
+    assert [record.flow for record in table.take_closed()] == [1]
+    assert table.take_closed() == []
+    assert table.totals([]).flows == 1

@@ -9,18 +9,27 @@ from telehelper.core.frames import (
     MAX_DATA,
     MAX_PAYLOAD,
     MAX_TEXT,
+    SPOKEN,
+    TIMED,
+    UNKNOWN,
+    VERSION,
     Frame,
     FrameDecoder,
     FrameType,
     Open,
+    Opened,
     Proto,
     decode_coded,
     decode_open,
+    decode_opened,
+    decode_timing,
     decode_u32,
     encode,
     encode_coded,
     encode_header,
     encode_open,
+    encode_opened,
+    encode_timing,
     encode_u32,
 )
 from telehelper.errors import TunnelError
@@ -83,7 +92,7 @@ def test_any_bytes_are_frames_or_a_tunnel_error(data: bytes) -> None:
     ("data", "message"),
     [
         (b"\0" + bytes(7), "unknown frame type 0"),
-        (b"\x0d" + bytes(7), "unknown frame type 13"),
+        (b"\x0e" + bytes(7), "unknown frame type 14"),
         (encode_header(Frame(FrameType.DATAGRAM, 1, bytes(MAX_PAYLOAD + 1))), "over the limit"),
         (encode_header(Frame(FrameType.FIN, 0)), "FIN frame on flow 0"),
         (encode_header(Frame(FrameType.PING, 1)), "PING frame on flow 1"),
@@ -117,6 +126,34 @@ def test_malformed_payloads() -> None:
     for payload in (b"a", bytes(3 + MAX_TEXT)):
         with pytest.raises(TunnelError, match="RST has"):
             decode_coded(Frame(FrameType.RST, 1, payload))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_times_go_in_microseconds(credit: int, microseconds: int) -> None:
+    what = Opened(credit, microseconds / 1e6)
+    assert decode_opened(encode_opened(5, what)) == what
+    assert decode_timing(encode_timing(5, microseconds / 1e6)) == microseconds / 1e6
+
+
+def test_times_have_a_limit() -> None:
+    longest = (2**32 - 1) / 1e6
+    assert decode_opened(encode_opened(5, Opened(1, 1e9))).dial == longest
+    assert decode_timing(encode_timing(5, 1e9)) == longest
+
+
+def test_an_opened_of_version_1_says_nothing_of_the_dial() -> None:
+    frame = encode_opened(5, Opened(77))
+    assert frame == encode_u32(FrameType.OPENED, 5, 77)
+    assert decode_opened(frame) == (77, UNKNOWN)
+    assert (SPOKEN, TIMED) == ((VERSION, 1), 2)
+
+
+def test_malformed_times() -> None:
+    for size in (0, 3, 5, 9):
+        with pytest.raises(TunnelError, match=f"OPENED has {size} bytes, not 4 or 8"):
+            decode_opened(Frame(FrameType.OPENED, 1, bytes(size)))
+        with pytest.raises(TunnelError, match=f"TIMING has {size} bytes, not 4"):
+            decode_timing(Frame(FrameType.TIMING, 1, bytes(size)))
 
 
 def test_numbers_and_texts() -> None:

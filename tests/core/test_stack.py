@@ -101,6 +101,20 @@ def test_reset_of_some_and_of_all_flows() -> None:
     assert [record.reason for record in talk.stack.snapshot(talk.now)] == ["carrier lost", "tunnel lost"]
 
 
+def test_what_the_shell_needs_for_the_flow_table() -> None:
+    talk = established()
+    talk.take(talk.stack.receive_packet(whole(make_datagram(to_key(UDP), b"x")), talk.now))
+    (tcp, state), (udp, opening) = talk.stack.live()
+    assert (tcp.flow, state, udp.flow, opening) == (1, "ESTABLISHED", 2, "DIALING")
+    assert talk.stack.stats_of(1) is tcp
+    talk.take(talk.stack.reset_flows(None, "tunnel lost", talk.now))
+    assert talk.stack.stats_of(1) is None
+    assert talk.stack.live() == []
+    assert [(record.flow, record.failure) for record in talk.stack.take_closed()] == [(1, "reset"), (2, "")]
+    assert talk.stack.snapshot(talk.now) == []
+    assert talk.stack.totals.flows == 2
+
+
 def test_every_state_can_be_reset_by_the_shell() -> None:
     for build in BUILDERS.values():
         talk = build()

@@ -3,7 +3,8 @@ from __future__ import annotations
 import errno
 
 import pytest
-from telehelper.core.frames import FrameType
+from telehelper.core.flows import REFUSED, RESET, TIMED_OUT, UNREACHABLE
+from telehelper.core.frames import FrameType, Opened, encode_opened
 from telehelper.core.limits import Limits
 from telehelper.core.tcp_dial import HOLD, PAUSES
 
@@ -86,11 +87,55 @@ class TestAnswers:
 
     def test_malformed_answers(self) -> None:
         lines = dialing().far(FrameType.OPENED, b"abc")
-        assert lines[-1] == "closed 1: protocol error: OPENED has 3 bytes, not 4"
+        assert lines[-1] == "closed 1: protocol error: OPENED has 3 bytes, not 4 or 8"
         assert dialing().far(FrameType.REJECTED, b"")[-1].startswith("closed 1: protocol error: REJECTED")
         lines = dialing().opened(2**31 + 1)
         assert lines[:2] == ["-> RST EPROTO", "<< RA 0 1"]
         assert lines[-1].startswith("closed 1: protocol error: credit of")
+
+
+class TestWhatIsMeasured:
+    def test_the_dial(self) -> None:
+        talk = dialing()
+        opened = encode_opened(1, Opened(CREDIT, 0.25))
+        assert talk.far(opened.type, bytes(opened.payload)) == ["<< SA 0 1"]
+        assert talk.record.dial == 0.25
+
+    def test_a_dial_that_the_far_side_does_not_tell(self) -> None:
+        assert syn_received().record.dial == -1
+
+    @pytest.mark.parametrize(
+        ("code", "failure"),
+        [
+            (errno.ECONNREFUSED, REFUSED),
+            (errno.ETIMEDOUT, TIMED_OUT),
+            (errno.EHOSTUNREACH, UNREACHABLE),
+            (0, UNREACHABLE),
+        ],
+    )
+    def test_rejections_are_failures(self, code: int, failure: str) -> None:
+        talk = dialing()
+        talk.coded(FrameType.REJECTED, code)
+        assert talk.record.failure == failure
+
+    def test_resets_are_and_change_no_other_failure(self) -> None:
+        talk = dialing()
+        talk.coded(FrameType.RST, 0)
+        assert talk.record.failure == RESET
+        talk = dialing()
+        talk.coded(FrameType.REJECTED, errno.EHOSTUNREACH)
+        talk.take(talk.stack.reset_flows(None, "tunnel lost", talk.now))
+        assert talk.record.failure == UNREACHABLE
+
+    def test_who_gives_up_has_not_failed(self) -> None:
+        talk = dialing()
+        talk.near("R")
+        assert talk.record.failure == ""
+
+    def test_a_tunnel_that_does_not_answer(self) -> None:
+        talk = dialing(limits=Limits(dial_timeout=1.0, dial_grace=1.0))
+        talk.wait(2.1)
+        assert talk.record.failure == TIMED_OUT
 
 
 class TestUnreachable:

@@ -4,7 +4,8 @@ import errno
 
 import pytest
 from telehelper.core.actions import SendPacket
-from telehelper.core.frames import FrameType
+from telehelper.core.flows import RESET
+from telehelper.core.frames import FrameType, encode_timing
 from telehelper.core.limits import Limits
 from telehelper.core.packet import Segment, parse, parse_syn_options, syn_options
 
@@ -87,6 +88,48 @@ class TestSynReceived:
 
     def test_credit_is_not_announced_yet(self) -> None:
         assert syn_received().credit(1_000_000) == []
+
+
+class TestWhatIsMeasured:
+    def test_the_service_s_own_time(self) -> None:
+        talk = established()
+        assert talk.record.wait == -1
+        assert talk.far(FrameType.TIMING, bytes(encode_timing(1, 0.25).payload)) == []
+        assert talk.record.wait == 0.25
+
+    def test_timing_comes_before_data(self) -> None:
+        talk = established()
+        talk.data(b"x")
+        lines = talk.far(FrameType.TIMING, bytes(4))
+        assert lines[-1] == "closed 1: protocol error: TIMING after DATA"
+        assert established().far(FrameType.TIMING, b"abc")[-1].startswith("closed 1: protocol error: TIMING")
+
+    def test_first_and_last_byte(self) -> None:
+        talk = established()
+        talk.near("PA", text=b"hello")
+        asked = talk.now
+        assert (talk.record.first_byte_at, talk.record.last_byte_at) == (None, asked)
+        talk.now += 1
+        talk.data(b"a")
+        talk.now += 1
+        talk.data(b"b")
+        assert (talk.record.first_byte_at, talk.record.last_byte_at) == (asked + 1, asked + 2)
+        talk.now += 1
+        talk.near("PA", text=b"hello", ack=3)  # nothing new
+        assert talk.record.last_byte_at == asked + 2
+
+    def test_a_reset_by_the_cluster_is_a_failure_unless_near_was_done(self) -> None:
+        talk = established()
+        talk.coded(FrameType.RST, errno.ECONNRESET)
+        assert talk.record.failure == RESET
+        talk = close_wait()
+        talk.coded(FrameType.RST, errno.ECONNRESET)
+        assert talk.record.failure == ""
+
+    def test_a_reset_by_the_application_is_none(self) -> None:
+        talk = established()
+        talk.near("R")
+        assert talk.record.failure == ""
 
 
 class TestEstablished:

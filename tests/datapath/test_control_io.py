@@ -37,7 +37,7 @@ from telehelper.messages import (
     RouteTable,
     Welcome,
 )
-from telehelper.observing import GetFlows
+from telehelper.observing import CellEnded, CellStarted, GetFlows, SnapshotChanged
 
 from tests.datapath.waiting import WAIT, turns, until
 
@@ -73,6 +73,8 @@ class RecordingService:
                 await self._held()
             case Disconnect():
                 self.were_last.append(kernel.is_last)
+            case CellStarted() | CellEnded():
+                pass
             case _:
                 raise ZeroDivisionError("a bug")
         return Done()
@@ -300,6 +302,54 @@ def test_answers_carry_their_requests_number(path: Path) -> None:
         assert await client.ask(GetRoutes(), 11) == RouteTable(())
         it.service.may_answer.set()
         assert await client.next() == Envelope(10, Done())
+
+    bench(path, work)
+
+
+def test_notifications_are_handled_in_order_and_never_answered(path: Path) -> None:
+    async def work(it: Bench) -> None:
+        client = await it.kernel()
+        told = [CellStarted(1, 10.0), CellEnded(1, 11.0), CellStarted(2, 12.0)]
+        for message in told:
+            client.send(message, 0)
+        client.send(GetStatus(), 0)  # which fails
+        assert await client.ask(GetRoutes(), 11) == RouteTable(())
+        assert it.service.requests == [*told, GetStatus(), GetRoutes()]
+
+    bench(path, work)
+
+
+def test_a_bug_with_a_notification_is_logged_only(path: Path) -> None:
+    async def work(it: Bench) -> None:
+        client = await it.kernel()
+        client.send(HELLO, 0)
+        assert await client.ask(GetRoutes(), 11) == RouteTable(())
+        await until(lambda: it.bugs)
+
+    bench(path, work, bugs=1)
+
+
+def test_what_a_kernel_has_not_read_is_known(path: Path) -> None:
+    async def work(it: Bench) -> None:
+        client = await it.kernel()
+        (kernel,) = it.server._kernels
+        assert kernel.unsent == 0
+        client.reader._transport.pause_reading()  # type: ignore[attr-defined]  # as a kernel does that computes
+        for _ in range(100):
+            kernel.send(SnapshotChanged(1, "x" * 100_000))
+        assert kernel.unsent > 1_000_000
+
+    bench(path, work)
+
+
+def test_the_service_hears_of_each_kernel_that_leaves(path: Path) -> None:
+    async def work(it: Bench) -> None:
+        first, stranger = await it.kernel(), await it.stranger()
+        (kernel,) = it.server._kernels
+        await stranger.close()
+        await first.close()
+        await it.server.gone.wait()
+        assert it.service.left == [kernel]
 
     bench(path, work)
 

@@ -137,6 +137,25 @@ def test_a_connection_from_syn_to_data_both_ways() -> None:
     bench(work)
 
 
+def test_what_is_told_and_measured_of_a_new_flow() -> None:
+    async def work(it: Bench) -> None:
+        seen: list[tuple[int, FiveTuple, int]] = []
+        it.engine.flow_opened = lambda stats: seen.append(
+            (stats.flow, stats.five_tuple, len(it.sinks.frames))
+        )
+        it.near(it.packet(SYN, 0))
+        assert seen == [(1, TCP, 0)]  # before OPEN went out
+        it.engine.open_sent(1, 0.25)
+        it.engine.open_sent(OWN_FLOWS, 0.25)  # none of the stack's
+        (record,) = it.engine.stack.snapshot(0.0)
+        assert record.tunnel == 0.25
+        assert 0 <= record.queue < WAIT
+        it.engine.open_sent(1, None)
+        assert it.engine.stack.snapshot(0.0)[0].tunnel == -1
+
+    bench(work)
+
+
 def test_a_burst_is_performed_in_order() -> None:
     async def work(it: Bench) -> None:
         opened(it)

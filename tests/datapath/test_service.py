@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 from telehelper.core.flows import FiveTuple
-from telehelper.core.frames import Proto
+from telehelper.core.frames import UNKNOWN, Proto
 from telehelper.core.packet import Segment, TcpTemplate, parse, syn_options, to_key
 from telehelper.datapath import backoff, openers
 from telehelper.datapath.host_names import HostNames
@@ -60,7 +60,19 @@ from telehelper.messages import (
     VifOpened,
     Welcome,
 )
-from telehelper.observing import CellEnded, CellStarted, FlowRow, FlowTable, GetFlows, Introduce
+from telehelper.observing import (
+    CellEnded,
+    CellStarted,
+    FlowRow,
+    FlowTable,
+    GetEvents,
+    GetFlows,
+    GetLatency,
+    Introduce,
+    Snapshot,
+    SnapshotChanged,
+    Watch,
+)
 from telehelper.tcp_stream import TcpStream, connect_tcp
 
 from tests.core.builders import whole
@@ -140,6 +152,13 @@ class AKernel:
 
     is_last = True
     pid = os.getpid()
+    unsent = 0
+
+    def __init__(self) -> None:
+        self.told: list[Message] = []
+
+    def send(self, body: Message, _request: int = 0) -> None:
+        self.told.append(body)
 
 
 class Bench:
@@ -397,8 +416,44 @@ def test_a_connection_through_all_of_it(pki: Pki, tmp_path: Path) -> None:
             assert (row.protocol, row.dst, row.dport) == ("TCP", "127.0.0.1", port)
             assert (row.bytes_up, row.bytes_down) == (8, 5)
             assert abs(row.opened_at - flows.taken_at) < WAIT
+            times = (row.queue, row.connect, row.dial, row.first_byte, row.wait, row.transfer)
+            assert all(0 <= seconds < WAIT for seconds in times)
+            assert row.queue <= row.connect
+            assert row.wait <= row.first_byte
+            assert row.dns == UNKNOWN  # no name led there
             after = await it.status()
             assert (after.flows_total, after.bytes_up, after.bytes_down) == (1, 8, 5)
+            table = await it.ask(GetLatency())
+            assert [row.service for row in table.rows] == ["tunnel", f"127.0.0.1:{port}"]
+
+    bench(pki, tmp_path, work)
+
+
+# --- watching ----------------------------------------------------------------------------------------------------
+
+
+def test_what_happens_is_told_to_who_watches(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        await it.connect()
+        kernel = AKernel()
+        snapshot = await it.plane.handle(Watch(0.1), kernel)  # type: ignore[arg-type]
+        assert isinstance(snapshot, Snapshot)
+        whole = json.loads(snapshot.text)
+        assert (whole["status"]["state"], whole["flows"]) == ("connected", [])
+        assert {row[0] for row in whole["cidrs"]} == {POD_CIDR, SERVICE_CIDR}
+        assert [row[2:4] for row in whole["events"]] == [["connected", "here"]]
+        await it.cluster.cut(CARRIER)
+        await until(lambda: it.tunnel_changes() == [False, True], "the tunnel's coming back")
+        events: list[list[Any]] = []
+        while "tunnel up" not in [row[2] for row in events]:
+            await until(lambda: kernel.told, "a change")
+            change = kernel.told.pop(0)
+            assert isinstance(change, SnapshotChanged)
+            events += json.loads(change.text)["events"]
+        assert "tunnel down" in [row[2] for row in events]
+        it.plane.kernel_left(kernel)  # type: ignore[arg-type]
+        table = await it.ask(GetEvents())
+        assert [row.kind for row in table.rows][:2] == ["connected", "tunnel down"]
 
     bench(pki, tmp_path, work)
 

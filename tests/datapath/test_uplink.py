@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 import uvloop
-from telehelper.core.frames import VERSION, Frame, FrameType, decode_coded, encode, encode_coded
+from telehelper.core.frames import (
+    UNKNOWN,
+    VERSION,
+    Frame,
+    FrameType,
+    decode_coded,
+    decode_opened,
+    decode_timing,
+    encode,
+    encode_coded,
+)
 from telehelper.datapath import cluster as cluster_module
 from telehelper.datapath import uplink as uplink_module
 from telehelper.datapath.openers import CarrierOpener, PortForwardOpener
@@ -28,6 +38,8 @@ from telehelper.errors import (
 )
 from telehelper.kube.access import ApiAccess
 from telehelper.kube.client import ApiClient
+from telehelper.manager import mux_server
+from telehelper.manager import service as manager_service
 
 from tests.datapath.cluster_in_process import CARRIER, GRPC, NAMESPACE, PODS, Cluster, open_to, text_of
 from tests.datapath.test_cluster import pod
@@ -192,16 +204,54 @@ def test_the_right_to_forward_ports_is_missing(pki: Pki, tmp_path: Path) -> None
 
 
 def test_a_manager_of_another_version(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "VERSION", VERSION + 1)
+    monkeypatch.setattr(cluster_module, "SPOKEN", (VERSION + 2, VERSION + 1))
 
     async def work(it: Bench) -> None:
-        assert "refuses this version" in await it.failure(ManagerTooOld)
+        message = await it.failure(ManagerTooOld)
+        assert "refuses this version" in message
+        assert f"speaks protocol 1 to {VERSION}, not {VERSION + 1}" in message
+
+    bench(pki, tmp_path, work)
+
+
+def test_an_older_manager_is_spoken_to_in_its_own_version(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of version 1 refuses 2, in OpenSession, and tells no times."""
+    monkeypatch.setattr(manager_service, "SPOKEN", (1,))
+    monkeypatch.setattr(mux_server, "SPOKEN", (1,))
+
+    async def work(it: Bench) -> None:
+        uplink = await it.start()
+        assert uplink.control.protocol == 1
+        async with echo_service() as service:
+            it.tunnel.send(open_to(1, LOOPBACK, port_of(service)))
+            it.tunnel.send(Frame(FrameType.DATA, 1, b"hello"))
+            await until(lambda: text_of(it.user.frames, 1) == b"hello")
+        opened, *others = it.user.frames
+        assert decode_opened(opened).dial == UNKNOWN
+        assert {frame.type for frame in others} == {FrameType.DATA}
+        assert (await uplink.add_carrier()).is_open
+
+    bench(pki, tmp_path, work)
+
+
+def test_a_manager_of_our_version_tells_times(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        await it.start()
+        async with echo_service() as service:
+            it.tunnel.send(open_to(1, LOOPBACK, port_of(service)))
+            it.tunnel.send(Frame(FrameType.DATA, 1, b"hello"))
+            await until(lambda: text_of(it.user.frames, 1) == b"hello")
+        opened, timing = it.user.frames[:2]
+        assert 0 <= decode_opened(opened).dial < WAIT
+        assert 0 <= decode_timing(timing) < WAIT
 
     bench(pki, tmp_path, work)
 
 
 def test_carriers_of_another_version(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uplink_module, "VERSION", VERSION + 1)
+    monkeypatch.setattr(mux_server, "SPOKEN", (VERSION + 1,))
 
     async def work(it: Bench) -> None:
         await it.failure(ManagerTooOld)

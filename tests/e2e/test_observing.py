@@ -74,7 +74,7 @@ def check_latencies(tele: Any) -> None:
     assert latency.connect_p50_ms["tunnel"] > 0
     assert latency.flows["catalog.shop:8000"] == 3
     assert 0 < latency.connect_p50_ms["catalog.shop:8000"] <= latency.connect_p99_ms["catalog.shop:8000"]
-    assert latency.failed["postgres.shop:9"] == 1
+    assert latency.failed["postgres.shop:9"] >= 1, latency.T.to_string()
 
 
 def check_events(tele: Any) -> None:

@@ -131,6 +131,8 @@ def test_text_is_handed_on_unread(
     board: Dashboard, heard: Heard, launcher: FakeLauncher, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw: list[bytes] = []
+    say(board, "ready")
+    heard.wait(1)  # what changes before the snapshot is in it
     monkeypatch.setattr(board, "send", lambda _content, buffers: raw.extend(buffers))
     tell(launcher, session, "not JSON at all")
     wait_for(lambda: b"not JSON at all" in raw)

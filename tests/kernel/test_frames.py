@@ -255,7 +255,7 @@ def check(column: Column, value: Any, row: FlowRow) -> None:
     elif column.dtype == TIME:
         assert abs(value.timestamp() - given_value) < 2e-6
     elif column.dtype == "float64":
-        assert value == given_value * 1e3
+        assert abs(value - given_value * 1e3) <= 1e-6  # a nanosecond
     else:
         assert value == given_value
 

@@ -316,3 +316,49 @@ def test_notebook_runner_sees_the_error(runtime: Path, kubeconfig: Path) -> None
     (error,) = [one for one in notebook.cells[0].outputs if one.output_type == "error"]
     assert error.ename == "NotConnected"
     assert error.traceback == ["NotConnected: not connected", "  try: %tele connect"]
+
+
+WATCH = """
+import asyncio
+from telemagic import session
+tele = session.session().current()
+fake = launcher.started[0]
+seen = []
+async for change in tele.watch(0.1):
+    seen.append(change.is_first)
+    if len(seen) == 2:
+        break
+    text = fake.script.snapshot
+    session.session()._loop.post(lambda: asyncio.ensure_future(fake.change(text)))
+print(seen)
+"""
+ENDLESS = """
+async def tick():  # as the real one, which measures its round trip every second
+    while True:
+        await asyncio.sleep(0.1)
+        await fake.change(text)
+
+session.session()._loop.post(lambda: globals().update(ticking=asyncio.ensure_future(tick())))
+print("watching", flush=True)
+async for change in tele.watch(0.1):
+    pass
+"""
+
+
+def test_watching_on_the_notebooks_own_loop(kernel: Kernel) -> None:
+    """In a cell, with top-level `async for`, though the connection lives on another loop; Stop ends it."""
+    assert errors(kernel.run(SETUP.format(script="", password="") + "%tele connect;")) == []
+    outputs = kernel.run(WATCH)
+    assert errors(outputs) == []
+    assert outputs[-1]["text"] == "[True, False]\n"
+    number = kernel.start(ENDLESS)
+    while kernel.client.get_iopub_msg(timeout=10)["msg_type"] != "stream":
+        pass
+    time.sleep(0.3)  # within the loop by now; an interrupt before it is one too
+    kernel.manager.interrupt_kernel()
+    (name,) = errors(kernel.until_idle(number))
+    assert name in {"KeyboardInterrupt", "CancelledError"}
+    (shown,) = kernel.run(
+        "await asyncio.sleep(0.3); print([type(one).__name__ for one in fake.requests[-2:]], tele.is_open)"
+    )[-1:]
+    assert shown["text"] == "['Watch', 'Unwatch'] True\n"

@@ -16,6 +16,7 @@ from telehelper.observing import EventRow, Unwatch, Watch
 
 import telemagic
 from telemagic import frames, watching
+from telemagic.shell import ShellSession
 from tests.kernel.flow_rows import NOON, flow
 from tests.kernel.test_feed import Place, wait_for
 
@@ -208,6 +209,26 @@ def test_two_who_watch(place: Place) -> None:
         return await asyncio.gather(*tasks)
 
     assert asyncio.run(main()) == [4, 4]
+
+
+def test_a_connection_of_another_process(place: Place) -> None:
+    """The command line asks data planes that notebooks started; what it attaches to can be watched as well."""
+    shell = ShellSession()
+    try:
+        attached = shell.current()
+
+        async def main() -> list[bool]:
+            seen = []
+            async for change in attached.watch():
+                seen.append(change.is_first)
+                action = place.change if len(seen) == 1 else lambda _: place.run(place.fake.close())
+                await asyncio.to_thread(action, text(flow(3)))
+            return seen
+
+        assert asyncio.run(main()) == [True, False]
+        assert attached.lost.endswith("has ended")
+    finally:
+        shell.close()
 
 
 def test_what_cannot_be_watched(place: Place) -> None:

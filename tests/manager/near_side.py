@@ -18,6 +18,8 @@ from telehelper.core.frames import (
     Open,
     Proto,
     decode_coded,
+    decode_opened,
+    decode_timing,
     decode_u32,
     encode_coded,
     encode_open,
@@ -51,6 +53,7 @@ class NearFlow:
         self.issuer = CreditIssuer(credit)
         self.credited = asyncio.Event()
         self.keep_credit = False
+        self.dial = self.wait = -1.0  # as the manager told
 
     def receive(self, frame: Frame) -> None:
         if frame.type is FrameType.CREDIT:
@@ -58,7 +61,12 @@ class NearFlow:
             self.credited.set()
             return
         if frame.type is FrameType.OPENED:
-            self.balance.grant(decode_u32(frame))
+            credit, self.dial = decode_opened(frame)
+            self.balance.grant(credit)
+        if frame.type is FrameType.TIMING:
+            assert self.frames.empty() or self.wait < 0, "TIMING comes once, before DATA"
+            self.wait = decode_timing(frame)
+            return
         self.frames.put_nowait(frame)
 
     async def next(self) -> Frame:

@@ -14,7 +14,17 @@ import grpc
 import pytest
 import uvloop
 from telehelper.core.credit import INITIAL_WINDOW
-from telehelper.core.frames import MAX_DATA, VERSION, Frame, FrameType, Proto, decode_coded, encode
+from telehelper.core.frames import (
+    MAX_DATA,
+    SPOKEN,
+    TIMED,
+    VERSION,
+    Frame,
+    FrameType,
+    Proto,
+    decode_coded,
+    encode,
+)
 from telehelper.manager import sessions
 from telehelper.manager.dialer import FakeDialer
 from telehelper.rpc import manager_pb2 as pb
@@ -112,6 +122,28 @@ def test_echo_half_close_and_audit() -> None:
             await until(lambda: near.manager.sessions.flows == 0)
             assert [line for line in near.log if f"tcp 127.0.0.1:{port} ok" in line]
             assert not [line for line in near.log if near.manager.sessions._sessions[0].token in line]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("version", SPOKEN)
+def test_each_version_hears_the_times_that_it_knows(version: int) -> None:
+    """The rule in frames.py: who wants version 1 gets 4 bytes of OPENED and no TIMING, and all else as ever."""
+
+    async def scenario() -> None:
+        async with service(echo) as port, near_side() as near:
+            session = await near.session(protocol=version)
+            carrier = await near.raw_carrier(session.token, version)
+            greeting = await carrier.next_control()
+            assert (greeting.type, decode_coded(greeting)[0]) == (FrameType.HELLO, version)
+            flow = carrier.open(port)
+            opened = await flow.next()
+            assert len(opened.payload) == (8 if version >= TIMED else 4)
+            await flow.write(b"hello")
+            assert await flow.read(5) == b"hello"
+            assert (flow.dial >= 0, flow.wait >= 0) == (version >= TIMED, version >= TIMED)
+            assert flow.dial < WAIT
+            assert flow.wait < WAIT
 
     run(scenario)
 

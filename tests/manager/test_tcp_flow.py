@@ -10,11 +10,12 @@ import struct
 import tracemalloc
 from typing import TYPE_CHECKING
 
+import pytest
 import uvloop
 from telehelper.byte_stream import MemoryStream, memory_pair
 from telehelper.carrier import Carrier
 from telehelper.core.credit import CreditPool
-from telehelper.core.frames import MAX_DATA, Frame, FrameType, decode_coded
+from telehelper.core.frames import MAX_DATA, Frame, FrameType, decode_coded, decode_timing
 from telehelper.core.mux import Mux
 from telehelper.manager import tcp_flow
 from telehelper.manager.backlog import FLOW_BACKLOG, Backlog, CarrierBacklog
@@ -24,8 +25,6 @@ from telehelper.manager.tcp_flow import TcpFlow
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    import pytest
-
 MIB = 1024 * 1024
 WAIT = 10.0
 
@@ -33,7 +32,14 @@ WAIT = 10.0
 class Rig:
     """A flow between a service's socket and a carrier to `far`."""
 
-    def __init__(self, credit: int, pair: tuple[socket.socket, socket.socket] | None = None) -> None:
+    def __init__(
+        self,
+        credit: int,
+        pair: tuple[socket.socket, socket.socket] | None = None,
+        *,
+        tells_times: bool = False,
+    ) -> None:
+        self.tells_times = tells_times
         self.near_stream, self.far_stream = memory_pair()
         now = asyncio.get_running_loop().time()
         self.frames: list[Frame] = []
@@ -90,9 +96,12 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def rig(
-    credit: int = 16 * MIB, pair: tuple[socket.socket, socket.socket] | None = None
+    credit: int = 16 * MIB,
+    pair: tuple[socket.socket, socket.socket] | None = None,
+    *,
+    tells_times: bool = False,
 ) -> AsyncIterator[Rig]:
-    made = Rig(credit, pair)
+    made = Rig(credit, pair, tells_times=tells_times)
     try:
         yield made
     finally:
@@ -121,6 +130,50 @@ def reset(sock: socket.socket) -> None:
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
     uvloop.run(scenario())  # type: ignore[arg-type]  # every scenario is a coroutine
+
+
+class Clock:
+    """The flow's clock, put forward by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(tcp_flow, "monotonic", lambda: self.now)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_service_s_time_is_told_before_its_first_byte(
+    monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    async def scenario() -> None:
+        clock = Clock(monkeypatch)
+        async with rig(tells_times=True) as r:
+            if asked:
+                for _ in range(2):  # the last of the request counts
+                    clock.now += 1.0
+                    r.flow.receive_data(b"question")
+            clock.now += 0.25
+            r.service.send(b"answer")
+            await r.until(lambda: len(r.frames) == 2)
+            clock.now += 1.0
+            r.flow.receive_data(b"another")
+            r.service.send(b"more")
+            await r.until(lambda: len(r.frames) == 3)
+            kinds = [frame.type for frame in r.frames]
+            assert kinds == [FrameType.TIMING, FrameType.DATA, FrameType.DATA]
+            assert decode_timing(r.frames[0]) == 0.25
+
+    run(scenario)
+
+
+def test_no_times_are_told_to_who_does_not_know_them() -> None:
+    async def scenario() -> None:
+        async with rig() as r:
+            r.flow.receive_data(b"question")
+            r.service.send(b"answer")
+            await r.until(lambda: bool(r.frames))
+            assert [frame.type for frame in r.frames] == [FrameType.DATA]
+
+    run(scenario)
 
 
 def test_held_up_carrier_stops_the_reading_of_the_service_only() -> None:

@@ -183,7 +183,10 @@ class ControlServer:
 def _tell_bug(kernel: Kernel, request: int, task: asyncio.Task[None]) -> None:
     # The exception itself goes to the log by the loop's handler; the kernel must not wait for ever meanwhile.
     if not task.cancelled() and (error := task.exception()) is not None:
-        kernel.send(Failed.of(TelemagicError(f"internal error of the data plane: {error!r:.300}")), request)
+        if request:
+            kernel.send(
+                Failed.of(TelemagicError(f"internal error of the data plane: {error!r:.300}")), request
+            )
         raise error
 
 

@@ -125,7 +125,11 @@ class LatencyChart extends TimeChart {
     const since = store.time - this.window;
     const dots = this.flows.filter((flow) => flow.opened >= since);
     const seen = store.series.map((point) => point[1]).filter((rtt) => rtt > 0);
-    for (const flow of dots) for (const name of ["connect", "first_byte"]) if (flow.get(name) > 0) seen.push(flow.get(name));
+    const { connect, first_byte: first } = store.at;
+    for (const { row } of dots) {
+      if (row[connect] > 0) seen.push(row[connect]);
+      if (row[first] > 0) seen.push(row[first]);
+    }
     if (!seen.length) return;
     const [low, high] = decades(seen);
     const y = (value) => plot.bottom - (Math.log10(value / low) / Math.log10(high / low)) * (plot.bottom - plot.top);
@@ -141,34 +145,30 @@ class LatencyChart extends TimeChart {
     put(this.readout, found ? `${clock(found[0])}  ${duration(found[1])}` : "");
   }
 
-  /** Connects are rings, first bytes are diamonds, so that they can be told apart without colour. */
+  /**
+   * Connects are rings, first bytes are diamonds, so that they can be told apart without colour. Thousands of outlines
+   * would take a picture's time to draw, so each is stamped, once where several would cover each other.
+   */
   dots(flows, y) {
     const { pen, colours } = this;
-    pen.lineWidth = 1.2;
-    pen.globalAlpha = flows.length > 1500 ? 0.3 : flows.length > 400 ? 0.5 : 0.85;
     const size = flows.length > 1500 ? 1.6 : 2.2;
-    pen.strokeStyle = colours.connect;
-    pen.beginPath();
-    for (const flow of flows) {
-      const value = flow.get("connect");
-      if (!(value > 0)) continue;
-      const [px, py] = [this.x(flow.opened), y(value)];
-      pen.moveTo(px + size, py);
-      pen.arc(px, py, size, 0, 2 * Math.PI);
+    const pictures = { connect: stamp(size, colours.connect, ring), first_byte: stamp(size, colours.first, diamond) };
+    pen.globalAlpha = flows.length > 1500 ? 0.4 : flows.length > 400 ? 0.55 : 0.85;
+    const grain = flows.length > 400 ? 2 : 1; // pixels
+    for (const [name, picture] of Object.entries(pictures)) {
+      const at = this.store.at[name];
+      const taken = new Set();
+      for (const flow of flows) {
+        const value = flow.row[at];
+        if (!(value > 0)) continue;
+        const px = Math.round(this.x(flow.opened) / grain);
+        const py = Math.round(y(value) / grain);
+        const place = px * 4096 + py;
+        if (taken.has(place)) continue;
+        taken.add(place);
+        pen.drawImage(picture.canvas, px * grain - picture.half, py * grain - picture.half, 2 * picture.half, 2 * picture.half);
+      }
     }
-    pen.stroke();
-    pen.fillStyle = colours.first;
-    pen.beginPath();
-    for (const flow of flows) {
-      const value = flow.get("first_byte");
-      if (!(value > 0)) continue;
-      const [px, py] = [this.x(flow.opened), y(value)];
-      pen.moveTo(px, py - size * 1.3);
-      pen.lineTo(px + size * 1.3, py);
-      pen.lineTo(px, py + size * 1.3);
-      pen.lineTo(px - size * 1.3, py);
-    }
-    pen.fill();
     pen.globalAlpha = 1;
   }
 
@@ -269,6 +269,43 @@ class ThroughputChart extends TimeChart {
     const { up, down } = this.store.throughput();
     attribute(this.canvas, "aria-label", `Throughput over time: now ${bytes(down)}/s from the cluster, ${bytes(up)}/s to it`);
   }
+}
+
+const stamps = new Map();
+
+/** A small picture of a mark, kept for the next time. */
+function stamp(size, colour, outline) {
+  const ratio = window.devicePixelRatio || 1;
+  const key = `${outline.name} ${size} ${colour} ${ratio}`;
+  let made = stamps.get(key);
+  if (!made) {
+    const half = size + 1.5;
+    const canvas = h("canvas", { width: Math.ceil(2 * half * ratio), height: Math.ceil(2 * half * ratio) });
+    const pen = canvas.getContext("2d");
+    pen.scale(ratio, ratio);
+    pen.fillStyle = pen.strokeStyle = colour;
+    pen.beginPath();
+    outline(pen, half, size);
+    made = { canvas, half };
+    if (stamps.size > 50) stamps.clear(); // themes come and go
+    stamps.set(key, made);
+  }
+  return made;
+}
+
+function ring(pen, middle, size) {
+  pen.lineWidth = 1.2;
+  pen.arc(middle, middle, size, 0, 2 * Math.PI);
+  pen.stroke();
+}
+
+function diamond(pen, middle, size) {
+  const reach = size * 1.3;
+  pen.moveTo(middle, middle - reach);
+  pen.lineTo(middle + reach, middle);
+  pen.lineTo(middle, middle + reach);
+  pen.lineTo(middle - reach, middle);
+  pen.fill();
 }
 
 /** The series in bins of whole seconds: mean rates, the median and the greatest round trip (-1 if never known). */

@@ -124,32 +124,46 @@ class Board {
 
   /** Draw soon: at most once for each picture of the screen, and not at all in a hidden tab. */
   draw() {
-    if (this.frame || this.gone) return;
+    this.due = true;
+    if (!this.frame && !this.gone) this.schedule([() => this.paintWords(), () => this.paintCharts(), () => this.paintServices()]);
+  }
+
+  /** One part in each picture of the screen: with thousands of flows all of them at once would take too long for one. */
+  schedule([part, ...others]) {
+    if (others.length === 2) this.due = false;
     this.frame = requestAnimationFrame(() => {
       this.frame = 0;
-      this.paint();
+      part();
+      if (others.length) this.schedule(others);
+      else if (this.due) this.draw();
     });
   }
 
-  paint() {
+  paintWords() {
     const { store } = this;
     const condition = this.condition();
-    const services = store.services();
     this.shownStale = condition?.state === "stale";
     this.root.classList.toggle("tmd-old", condition !== null);
-    this.panels.classList.toggle("tmd-crowd", services.length > ROOMY);
+    this.all = store.services();
     this.banner.update(store.status.context ?? "", this.model.get("production"));
     this.header.update(store, condition);
-    this.tiles.update(store, services);
+    this.tiles.update(store, this.all);
     this.chips.update(store);
     this.table.update(store);
-    const colours = this.colours.read();
-    this.latency.update(store, colours, this.table.view);
-    this.throughput.update(store, colours);
-    this.map.update(store, services);
-    this.services.update(store);
     this.detail.update(store, this.selected);
-    this.events.update(store);
+  }
+
+  paintCharts() {
+    const colours = this.colours.read();
+    this.latency.update(this.store, colours, this.table.view);
+    this.throughput.update(this.store, colours);
+  }
+
+  paintServices() {
+    this.panels.classList.toggle("tmd-crowd", this.all.length > ROOMY);
+    this.map.update(this.store, this.all);
+    this.services.update(this.store);
+    this.events.update(this.store);
   }
 }
 

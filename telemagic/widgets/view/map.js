@@ -102,7 +102,9 @@ class ServiceMap {
       attribute(node.edge, "d", path);
       attribute(node.pulse, "d", path);
       const traffic = one.up + one.down;
-      node.edge.style.strokeWidth = traffic < 1 ? 1.2 : Math.min(8, 1.5 + Math.log10(1 + traffic / 100));
+      // In halves of a pixel: most edges then stay as they are from one picture to the next.
+      const thick = traffic < 1 ? 1 : Math.min(8, Math.round(3 + 2 * Math.log10(1 + traffic / 100)) / 2);
+      attribute(node.edge, "stroke-width", String(thick));
       const tone = isSick(one) ? " tmd-sick" : traffic < 1 ? "" : one.down >= one.up ? " tmd-inward" : " tmd-outward";
       attribute(node.edge, "class", `tmd-edge${tone}`);
       attribute(node.pulse, "class", `tmd-pulse${traffic < 1 ? " tmd-idle" : tone}`);

@@ -1,5 +1,7 @@
 // Latency by service: from the median to the 99th percentile of connect and first byte, on one logarithmic scale.
 
+const TUNNEL = "tunnel"; // the row of the tunnel itself, whose "connects" are its round trips
+
 class ServiceLatency {
   constructor(choose) {
     this.choose = choose;
@@ -63,18 +65,19 @@ class LatencyLine {
     this.connect = h("i.tmd-range.tmd-connect");
     this.first = h("i.tmd-range.tmd-first");
     this.numbers = h("span.tmd-numbers");
-    const tunnel = service === "tunnel";
+    const tunnel = service === TUNNEL;
     const who = h(tunnel ? "span.tmd-who" : "button.tmd-who", tunnel ? {} : { type: "button", title: `${service}\nclick: only its flows`, onclick: () => choose(service) }, this.mark, this.name);
     this.element = h("div.tmd-line", { role: "listitem" }, who, this.numbers, h("div.tmd-strip", {}, this.connect, this.first));
   }
 
   update(row, place) {
-    setMark(this.mark, healthMark({ ...row, open: 1 }));
+    setMark(this.mark, row.service === TUNNEL ? "open" : healthMark({ ...row, open: 1 }));
     range(this.connect, row.connect_p50, row.connect_p99, place);
     range(this.first, row.first_byte_p50, row.first_byte_p99, place);
     const failed = row.failed ? `${count(row.failed)} failed` : "";
     const best = row.first_byte_p50 > 0 ? [row.first_byte_p50, row.first_byte_p99] : [row.connect_p50, row.connect_p99];
     put(this.numbers, best[0] > 0 ? `${duration(best[0])} – ${duration(best[1])}` : failed);
+    this.element.classList.toggle("tmd-mute", !(best[0] > 0));
     const told = [
       `connect: median ${duration(row.connect_p50)}, p99 ${duration(row.connect_p99)}`,
       `first byte: median ${duration(row.first_byte_p50)}, p99 ${duration(row.first_byte_p99)}`,

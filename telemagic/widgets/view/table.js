@@ -2,7 +2,7 @@
 
 const ROW = 26; // pixels
 const COLUMNS = [
-  { key: "state", label: "State", width: "94px", value: (flow) => flow.kind, title: (flow) => flow.get("reason") || flow.get("state") },
+  { key: "state", label: "State", width: "102px", value: (flow) => flow.kind, title: (flow) => flow.get("reason") || flow.get("state") },
   { key: "service", label: "Service", width: "minmax(120px, 2fr)", value: (flow) => flow.target, title: (flow) => `${flow.get("dst")}:${flow.get("dport")}` },
   { key: "process", label: "Process", width: "minmax(72px, 1fr)", from: 760, value: (flow) => flow.get("process"), title: (flow) => `pid ${flow.get("pid")}` },
   { key: "cell", label: "Cell", width: "46px", number: true, value: (flow) => flow.get("cell"), text: (cell) => (cell < 0 ? NONE : `[${cell}]`) },
