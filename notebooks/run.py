@@ -7,6 +7,7 @@ Nothing is written outside a temporary directory: no kernelspec, no IPython hist
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import shutil
@@ -36,9 +37,13 @@ CELL_TIMEOUT = (
 )
 WIDTH = 240  # columns, where there is no terminal to ask; the flow table then folds once at most
 GRACE = 5  # seconds; what the helpers promise to need after their kernel is gone
+RULES = {"#": "=", "##": "-"}  # below a heading
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+# matplotlib says on standard error that it makes its list of fonts, which takes a second or two.
 _STARTUP = """\
+import logging
 import pandas as pd
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 pd.set_option("display.width", {width}, "display.max_columns", 40, "display.max_colwidth", 60)
 """
 
@@ -66,6 +71,7 @@ def use_private_directories(base: Path, width: int) -> None:
     for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         os.environ[name] = str(base / name.lower())
     os.environ["TELEMAGIC_RUNTIME_DIR"] = str(base / "run")
+    os.environ["MPLCONFIGDIR"] = str(base / "matplotlib")
     os.environ["JUPYTER_PATH"] = os.environ["JUPYTER_CONFIG_PATH"] = ""
     os.environ["JUPYTER_PLATFORM_DIRS"] = "1"  # else jupyter_core warns about its coming default
     startup = base / "ipythondir" / "profile_default" / "startup"
@@ -88,9 +94,9 @@ def text_of(output: NotebookNode) -> str:
 def print_markdown(source: str, width: int) -> None:
     """Print a text cell, folded; a heading is underlined."""
     for paragraph in source.split("\n\n"):
-        title = paragraph.removeprefix("# ")
-        if title != paragraph:
-            print(f"{title}\n{'=' * len(title)}")
+        marks, _, title = paragraph.partition(" ")
+        if marks in RULES:
+            print(f"{title}\n{RULES[marks] * len(title)}")
         else:
             print(textwrap.fill(paragraph, min(width, 100)))
         print()
@@ -153,6 +159,20 @@ def run(notebook: NotebookNode, base: Path, width: int) -> bool:
     return True
 
 
+def fingerprint(notebook: NotebookNode) -> str:
+    """Return the SHA-256 of a notebook's code: outputs that are kept say by it what they are the outputs of."""
+    code = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    return hashlib.sha256(code.encode()).hexdigest()
+
+
+def keep(notebook: NotebookNode) -> None:
+    """Make an executed notebook fit for keeping: what it is made of is noted, how long cells took is not."""
+    notebook.metadata["telemagic"] = {"outputs_of": fingerprint(notebook)}
+    notebook.metadata["language_info"] = {"name": "python"}
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+
+
 def _wait_until_empty(directory: Path) -> None:
     """Let the helpers, which end when the kernel has ended, take their sockets away themselves."""
     deadline = time.monotonic() + GRACE
@@ -169,6 +189,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run a notebook and print every cell with its result.")
     parser.add_argument("notebook", type=Path)
     parser.add_argument("--save", type=Path, help="write the notebook with its outputs to this file")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="write the outputs into the notebook itself, for readers on the web",
+    )
     parser.add_argument("--width", type=int, default=0, help="columns for tables (default: the terminal's)")
     options = parser.parse_args(argv)
     if not options.notebook.is_file():
@@ -179,10 +204,16 @@ def main(argv: list[str] | None = None) -> int:
     width = options.width or shutil.get_terminal_size((WIDTH, 24)).columns
     with tempfile.TemporaryDirectory(prefix="tele-nb-", ignore_cleanup_errors=True) as base:
         use_private_directories(Path(base), width)
+        os.environ["JPY_SESSION_NAME"] = (
+            options.notebook.name
+        )  # as Jupyter does: flows are told by it whose they are
         try:
             ok = run(notebook, Path(base), width)
         finally:
             _wait_until_empty(Path(base) / "run")
+    if options.keep and ok:
+        keep(notebook)
+        options.save = options.notebook
     if options.save:
         options.save.write_text(nbformat.writes(notebook))  # type: ignore[no-untyped-call]  # as above
     if not ok:

@@ -6,9 +6,12 @@ whatever comes from outside (names of contexts, pods, errors) is escaped.
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, Final
 
+from telemagic import production
 from telemagic.style import STYLE
 
 if TYPE_CHECKING:
@@ -55,9 +58,12 @@ def progress(now: Progress, *, failed: bool = False) -> Card:
     rows = "".join(_step_row(step) for step in now.steps.values())
     note = f'<div class="tm-note">{escape(now.note)}</div>' if now.note else ""
     html = box(
-        _head(tone, word, now.context, now.namespace, "") + f'<table class="tm-steps">{rows}</table>{note}'
+        banner(now.context)
+        + head(tone, word, now.context, now.namespace, "")
+        + f'<table class="tm-steps">{rows}</table>{note}'
     )
     lines = [
+        *banner_lines(now.context),
         f"{word} {now.context}",
         *(step_line(step) for step in now.steps.values() if step.state != "pending"),
     ]
@@ -85,41 +91,84 @@ def _step_row(step: Step) -> str:
 
 
 def connected(status: Status, seconds: float | None = None, notices: Sequence[str] = ()) -> Card:
-    """Return the compact card of a connection; `seconds` is how long connecting took."""
-    facts = [("Device", _join(status.device, status.address, status.address_v6)), ("Names", _dns(status))]
-    return _status(status, facts, "" if seconds is None else f"{seconds:.2f} s", notices)
+    """Return the compact card of a connection; `seconds` is how long connecting took.
+
+    It stays in the notebook for good, so it says when that was.
+    """
+    took = "" if seconds is None else f", in {seconds:.2f} s"
+    return _status(status, _compact(status), f"at {clock(status.connected_at)}{took}", notices)
 
 
-def status(status: Status, notices: Sequence[str] = ()) -> Card:
-    """Return the full card of a connection."""
+def over(status: Status, until: float, reason: str = "") -> Card:
+    """Return what the compact card becomes when the connection has ended at `until` (Unix seconds), or was lost."""
+    ended = replace(status, state="lost" if reason else "closed", notices=())
+    span = f"{clock(status.connected_at)} to {clock(until)}"
+    return _status(ended, _compact(status), span, (reason,) if reason else ())
+
+
+def status(status: Status, notices: Sequence[str] = (), at: float = -1.0) -> Card:
+    """Return the full card of a connection as it was `at` a time (Unix seconds)."""
     facts = [
         ("Server", status.server),
         ("Way in", _join(status.via, status.manager, status.manager_version)),
         ("Carriers", _carriers(status)),
         ("Device", _join(status.device, status.address, status.address_v6, status.offload)),
         ("Names", _dns(status)),
-        ("Flows", f"{status.flows_open} open, {status.flows_total} in all"),
-        ("Bytes", f"{size(status.bytes_up)} up, {size(status.bytes_down)} down"),
         ("Last error", status.last_error),
     ]
-    return _status(status, facts, "", notices)
+    figures = [
+        ("round trip", milliseconds(status.rtt)),
+        ("flows open", f"{status.flows_open}"),
+        ("flows in all", f"{status.flows_total}"),
+        ("up", size(status.bytes_up)),
+        ("down", size(status.bytes_down)),
+    ]
+    if at >= 0:
+        figures.append(("connected", duration(at - status.connected_at)))
+    return _status(status, facts, "" if at < 0 else f"at {clock(at)}", notices, figures)
 
 
-def _status(status: Status, facts: Iterable[tuple[str, str]], right: str, notices: Sequence[str]) -> Card:
-    tone = {"connected": "good", "connecting": "busy", "reconnecting": "busy"}.get(status.state, "bad")
-    word = {"connected": "Connected to", "closed": "Disconnected from"}.get(
-        status.state, f"{status.state} to"
-    )
+_TONES: Final = {
+    "connected": "good",
+    "connecting": "busy",
+    "reconnecting": "busy",
+    "closed": "idle",
+}
+_WORDS: Final = {
+    "connected": "Connected to",
+    "closed": "Disconnected from",
+    "lost": "Connection lost to",
+}
+
+
+def _compact(status: Status) -> list[tuple[str, str]]:
+    device = _join(status.device, status.address, status.address_v6)
+    return [("Device", device), ("Names", _dns(status))]
+
+
+def _status(
+    status: Status,
+    facts: Iterable[tuple[str, str]],
+    right: str,
+    notices: Sequence[str],
+    figures: Sequence[tuple[str, str]] = (),
+) -> Card:
+    word = _WORDS.get(status.state, f"{status.state} to")
     word = word[:1].upper() + word[1:]
     shown = [(name, value) for name, value in facts if value]
     said = [*dict.fromkeys((*status.notices, *notices))]
-    html = _head(tone, word, status.context, status.namespace, right)
-    html += '<table class="tm-facts">' + "".join(
+    html = banner(status.context) + head(
+        _TONES.get(status.state, "bad"), word, status.context, status.namespace, right
+    )
+    html += tiles(figures) + '<table class="tm-facts">'
+    html += "".join(
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in shown
     )
     html += "</table>" + _cidr_table(status.cidrs)
     html += "".join(f'<div class="tm-note">{escape(line)}</div>' for line in said)
-    lines = [f"{word} {status.context}, namespace {status.namespace}{f' ({right})' if right else ''}"]
+    lines = banner_lines(status.context)
+    lines += [f"{word} {status.context}, namespace {status.namespace}{f' ({right})' if right else ''}"]
+    lines += [tile_line(figures)] if figures else []
     lines += [f"  {name:<12} {value}" for name, value in shown]
     lines += _cidr_lines(status.cidrs)
     lines += [f"  note: {line}" for line in said]
@@ -165,8 +214,7 @@ def _cut(source: str) -> str:
 def _carriers(status: Status) -> str:
     way = "by port-forward" if status.carrier == "portforward" else status.carrier
     clear = "not encrypted" if status.carrier.startswith("tcp://") else ""
-    rtt = "" if status.rtt < 0 else f"{status.rtt * 1e3:.2f} ms round trip"
-    return _join(str(status.carriers), way, clear, rtt)
+    return _join(str(status.carriers), way, clear)
 
 
 def _dns(status: Status) -> str:
@@ -182,7 +230,7 @@ def farewell(context: str, namespace: str, line: str) -> Card:
     return Card(
         printable(f"Disconnected from {context}: {line}"),
         box(
-            _head("idle", "Disconnected from", context, namespace, "")
+            head("idle", "Disconnected from", context, namespace, "")
             + f'<div class="tm-note">{escape(line)}</div>'
         ),
     )
@@ -202,7 +250,8 @@ def box(inner: str) -> str:
     return f'<div class="telemagic">{STYLE}{inner}</div>'
 
 
-def _head(tone: str, word: str, context: str, namespace: str, right: str) -> str:
+def head(tone: str, word: str, context: str, namespace: str, right: str) -> str:
+    """Return a card's first line. ``tone``: good, busy, bad or idle; each has a mark of its own shape."""
     chip = f'<span class="tm-chip" title="namespace">{escape(namespace)}</span>' if namespace else ""
     return (
         f'<div class="tm-head tm-{tone}"><i class="tm-dot"></i><span>{escape(word)}</span>'
@@ -210,8 +259,47 @@ def _head(tone: str, word: str, context: str, namespace: str, right: str) -> str
     )
 
 
+def banner(context: str) -> str:
+    """Return the stripe above a card of a production context; nothing for others."""
+    pattern = production.pattern_of(context)
+    why = f"{context} matches {pattern}"
+    return f'<div class="tm-banner"><b>Production</b><span>{escape(why)}</span></div>' if pattern else ""
+
+
+def banner_lines(context: str) -> list[str]:
+    """Return the same as plain text."""
+    pattern = production.pattern_of(context)
+    return [f"!! PRODUCTION !! {context} matches {pattern}"] if pattern else []
+
+
+def tiles(figures: Iterable[tuple[str, str]]) -> str:
+    """Return figures, each (label, value), side by side."""
+    each = "".join(
+        f"<div><b>{escape(value)}</b><span>{escape(label)}</span></div>" for label, value in figures if value
+    )
+    return f'<div class="tm-tiles">{each}</div>' if each else ""
+
+
+def tile_line(figures: Iterable[tuple[str, str]]) -> str:
+    """Return the same as one line of plain text."""
+    return "  " + _join(*(f"{label} {value}" for label, value in figures if value))
+
+
 def _join(*parts: str) -> str:
     return " · ".join(part for part in parts if part)
+
+
+def clock(at: float) -> str:
+    """Return the time of day here, of Unix seconds: 17:43:05."""
+    return time.strftime("%H:%M:%S", time.localtime(at))
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a latency for people, three digits of it; empty while unknown."""
+    value = seconds * 1e3
+    if value < 0:
+        return ""
+    return f"{value:.2f} ms" if value < 10 else f"{value:.1f} ms" if value < 100 else f"{value:.0f} ms"
 
 
 def size(count: int) -> str:

@@ -10,9 +10,9 @@ import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from telehelper import messages, observing, views
-from telehelper.errors import HelperLost, NotConnected
+from telehelper.errors import HelperLost, NotConnected, TelemagicError
 
-from telemagic import cards, live
+from telemagic import cards, failures, farewell, live
 from telemagic.feed import Feed
 from telemagic.results import Status
 from telemagic.tables import ANSWER_PATIENCE, LIST_PATIENCE, Tables
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from telemagic.connecting import Target
     from telemagic.control import ControlClient
     from telemagic.loop import LoopThread
+    from telemagic.widgets.dashboard import Dashboard
 
 M = TypeVar("M", bound=messages.Message)
 
@@ -40,6 +41,8 @@ class Connection(Tables):
         Name of the kubeconfig's context.
     lost
         Why the helper has gone, in one line; empty while it is there.
+    last_error
+        What the helper last answered instead of what was asked, or how it was lost; None if all went well.
     feed
         What changes, as it happens: for a dashboard, and whatever else wants the texts.
     """
@@ -52,7 +55,9 @@ class Connection(Tables):
         self.target: Target | None = None
         self.notices: tuple[str, ...] = ()
         self.remark = ""  # about the last connect, not about the connection
+        self.last_error: TelemagicError | None = None
         self.shown_in: int | None = None  # number of the cell whose card shows this connection already
+        self.standing = live.Standing()
         self.on_end: Callable[[], None] = lambda: None
         self._loop = loop
         self._client: ControlClient | None = client
@@ -82,6 +87,32 @@ class Connection(Tables):
             This connection is over.
         """
         return Status(self._ask(messages.GetStatus(), messages.Status), self.notices)
+
+    def dashboard(
+        self,
+        *,
+        hz: float = 2.0,
+        rows: int = 5000,
+        height: int = 290,
+        static: bool = False,
+    ) -> Dashboard | cards.Card:
+        """Return a live view of this connection; a card that sums it up where there are no widgets.
+
+        Parameters
+        ----------
+        hz, rows, height
+            How often a second it changes, how many flows it keeps, and how many pixels the flow table is high.
+        static
+            Only the card.
+
+        Raises
+        ------
+        UsageError
+            A number is out of range.
+        """
+        from telemagic.widgets import show  # late: json and cards only; widgets when there is a kernel
+
+        return show.dashboard(self, hz=hz, rows=rows, height=height, static=static)
 
     def was_asked(self, name: str) -> bool:
         """Whether telemagic's resolver was asked for a name lately."""
@@ -124,19 +155,24 @@ class Connection(Tables):
 
         A connection whose helper has gone is simply forgotten. Returns a card that sums it up.
         """
-        self._require()
-        line = self._summary()
+        client = self._require()
+        summary = None if self.lost else self._loop.run(farewell.ask(client))
+        line = (
+            f"the connection was lost before: {self.lost}" if self.lost else "the helper did not say any more"
+        )
+        self._turn_cards("")
         try:
             if not self.lost:
                 self._ask(messages.Disconnect(), messages.Done, UNDO_PATIENCE)
         finally:
             self.leave()
-        return cards.farewell(self.context, self.namespace, line)
+        return farewell.card(summary) if summary else cards.farewell(self.context, self.namespace, line)
 
     def end(self, patience: float) -> None:
         """Leave quietly within `patience` seconds, as at exit; what is not undone by then the helper undoes alone."""
         if self._client is None:
             return
+        self._turn_cards("")
         with contextlib.suppress(HelperLost):
             self._ask(messages.Disconnect(), messages.Done, patience)
         self.leave()
@@ -151,9 +187,21 @@ class Connection(Tables):
     def leave(self) -> None:
         """Close the control connection, asking nothing."""
         client, self._client = self._client, None
+        self._turn_cards("")
         if client is not None:
             self._loop.run(self._close(client), ANSWER_PATIENCE)
         self.on_end()
+
+    def lose(self, reason: str) -> None:
+        """Take note that the helper has gone; from any thread."""
+        if not self.lost:
+            self.lost = reason
+            self.last_error = HelperLost(reason)
+            self._turn_cards(reason)
+
+    def _turn_cards(self, lost: str) -> None:
+        # Before the data plane is told: where we are the last, it closes its socket, which would look like a loss.
+        self.standing.turn_into(cards.over(self._first, time.time(), lost))
 
     async def _close(self, client: ControlClient) -> None:
         self.feed.close(f"the connection to {self.context} is over")
@@ -171,24 +219,15 @@ class Connection(Tables):
         try:
             return self._loop.run(client.request(request, expect), patience)
         except HelperLost as error:
-            self.lost = error.message
+            self.lose(error.message)
+            raise
+        except TelemagicError as error:
+            self.last_error = error
             raise
         except TimeoutError as error:
-            raise HelperLost(
-                f"the helper (pid {client.peer_pid}) has not answered for {patience:g} s"
-            ) from error
-
-    def _summary(self) -> str:
-        if self.lost:
-            return f"the connection was lost before: {self.lost}"
-        try:
-            now = self._ask(messages.GetStatus(), messages.Status, 1.0)
-        except HelperLost as error:
-            return error.message
-        return (
-            f"{now.flows_total} flows, {cards.size(now.bytes_up)} up, {cards.size(now.bytes_down)} down "
-            f"in {cards.duration(time.time() - now.connected_at)}"
-        )
+            why = f"the helper (pid {client.peer_pid}) has not answered for {patience:g} s"
+            self.last_error = HelperLost(why)
+            raise self.last_error from error
 
     def __enter__(self) -> Connection:
         return self
@@ -215,14 +254,17 @@ class Connection(Tables):
 
     def _card(self) -> cards.Card:
         if self.lost:
-            return cards.farewell(self.context, self.namespace, self.lost)
+            return failures.card(HelperLost(self.lost))
         said = (*self.notices, self.remark) if self.remark else self.notices
         return cards.connected(self._first, notices=said)
 
     def _ipython_display_(self) -> None:
         shell = live.current_shell()
-        if shell is None or self.shown_in is None or shell.execution_count != self.shown_in:
+        if shell is not None and self.shown_in is not None and shell.execution_count == self.shown_in:
+            return  # the card of the connect is above
+        if not self.is_open or not live.is_kernel(shell):
             raise NotImplementedError  # IPython's way to say: show it as usual
+        self.standing.show(self._card())
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         if self._client is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from telemagic import cards
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from telemagic.progress import Progress
 
+STANDING: Final = 32  # cards that are changed at the end; of more, the last ones
 ROOT_NOTE: Final = (
     "sudo starts the part that makes the network device, routes and name resolution, and undoes them at the end; "
     "an empty line cancels."
@@ -26,6 +28,7 @@ class Viewer(Protocol):
     """Who is told how a connect goes; every method is called in the thread that waits for it."""
 
     shown: bool  # whether the user has the result before his eyes already
+    display: Any  # where; IPython's DisplayHandle, or None
 
     def begin(self, progress: Progress) -> None:
         """Take the progress to show; it changes in place."""
@@ -51,6 +54,7 @@ class Silent:
 
     def __init__(self, on_phase: Callable[[PhaseChanged], None] | None = None) -> None:
         self.shown = False
+        self.display: Any = None
         self._on_phase = on_phase
 
     def begin(self, progress: Progress) -> None:
@@ -107,7 +111,6 @@ class LiveCard(Silent):
     def __init__(self) -> None:
         super().__init__()
         self._progress: Progress | None = None
-        self._display: Any = None  # IPython's DisplayHandle
 
     def begin(self, progress: Progress) -> None:
         """Remember what to show."""
@@ -129,26 +132,48 @@ class LiveCard(Silent):
 
     def connected(self, status: Status, seconds: float, notices: tuple[str, ...]) -> None:
         """Turn into the compact card, if it appeared at all."""
-        if self._display is not None:
-            self._display.update(cards.connected(status, seconds, notices))
+        if self.display is not None:
+            self.display.update(cards.connected(status, seconds, notices))
             self.shown = True
 
     def failed(self, error: TelemagicError | None) -> None:
         """Say which phase failed; the error itself follows as the cell's error output."""
-        if self._display is not None and self._progress is not None:
+        if self.display is not None and self._progress is not None:
             self._progress.note = "" if error is not None else "interrupted; everything begun was undone"
-            self._display.update(cards.progress(self._progress, failed=True))
+            self.display.update(cards.progress(self._progress, failed=True))
 
     def _draw(self, *, appear: bool) -> None:
-        if self._progress is None or (self._display is None and not appear):
+        if self._progress is None or (self.display is None and not appear):
             return
         card = cards.progress(self._progress)
-        if self._display is None:
+        if self.display is None:
             from IPython.display import display  # late: scripts never need it
 
-            self._display = display(card, display_id=True)
+            self.display = display(card, display_id=True)
         else:
-            self._display.update(card)
+            self.display.update(card)
+
+
+class Standing:
+    """The cards of one connection that stand in a notebook: at its end they must not go on saying "connected"."""
+
+    def __init__(self) -> None:
+        self._displays: deque[Any] = deque(maxlen=STANDING)
+
+    def add(self, display: Any) -> None:  # noqa: ANN401  # IPython's DisplayHandle, which is untyped
+        """Take a card that is there already."""
+        self._displays.append(display)
+
+    def show(self, card: cards.Card) -> None:
+        """Show a card that can change later."""
+        from IPython.display import display  # late: scripts never need it
+
+        self._displays.append(display(card, display_id=True))
+
+    def turn_into(self, card: cards.Card) -> None:
+        """Change all of them, for good; from any thread."""
+        while self._displays:
+            self._displays.pop().update(card)
 
 
 class Prompt:

@@ -26,6 +26,7 @@ COMMANDS: Final = (
     "flows",
     "latency",
     "events",
+    "dashboard",
     "routes",
     "services",
     "pods",

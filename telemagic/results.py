@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Status:
-    """What is connected to what: every field of the data plane's status as attribute and as item.
+    """What is connected to what: every field of the data plane's status as attribute and as item, as it was when asked.
 
     `dict(status)` and :meth:`to_dict` give plain data; times are Unix seconds.
     """
@@ -22,6 +23,7 @@ class Status:
     def __init__(self, row: messages.Status, notices: Sequence[str] = ()) -> None:
         self.row = row
         self._notices = tuple(notices)
+        self._at = time.time()
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # the row's field decides the type
         if name.startswith("_") or name == "row":  # not yet set, as while unpickling
@@ -52,7 +54,7 @@ class Status:
         return self._card().text
 
     def _card(self) -> cards.Card:
-        return cards.status(self.row, self._notices)
+        return cards.status(self.row, self._notices, self._at)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         return self._card()._repr_mimebundle_()

@@ -204,6 +204,7 @@ class Session:
         plan.viewer.connected(status, time.monotonic() - plan.began, connection.notices)
         if plan.viewer.shown:
             connection.shown_in = getattr(live.current_shell(), "execution_count", None)
+            connection.standing.add(plan.viewer.display)
         return connection
 
     def _discard(self, job: Job[_Up]) -> None:
@@ -269,7 +270,7 @@ class Session:
 
     def _lost(self, reason: str) -> None:
         if self._connection is not None:
-            self._connection.lost = reason
+            self._connection.lose(reason)
             self._connection.feed.lost(reason)
         names.disconnected()  # the resolver that this process may be pointed at has gone
 
@@ -285,10 +286,17 @@ class Session:
 
     def _demo_begins(self, progress: Progress, viewer: live.Viewer) -> Callable[[], None]:
         """Show that a demo cluster is being started, at once; call the result when it is up."""
+        if self._connection is not None and self._connection.lost:
+            kept, self._demo = (
+                self._demo,
+                None,
+            )  # the cluster is still there; ended, it could not be had again at once
+            self.disconnect()
+            self._demo = kept
         if self._demo is not None:
             return lambda: None
         current = self._connection
-        if current is not None and not current.lost and current.target is not None:
+        if current is not None and current.target is not None:
             raise AlreadyConnected(f"connected to {current.context} already, not to the demo cluster")
         began = time.monotonic()
         progress.context = "demo"

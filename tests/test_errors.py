@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from telehelper import errors
 from telehelper.errors import (
@@ -12,6 +14,9 @@ from telehelper.errors import (
     TelemagicError,
     from_wire,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 
 def tree(root: type[TelemagicError] = TelemagicError) -> list[type[TelemagicError]]:
@@ -40,20 +45,55 @@ def test_an_unknown_slug_keeps_its_text() -> None:
     assert (str(again), again.hint) == ("what", "do")
 
 
+@pytest.fixture
+def plain() -> Generator[None, None, None]:
+    """As in a process that knows nothing of notebooks, whatever was imported before."""
+    was = errors._look[0]
+    errors.use_look(errors.PlainLook())
+    yield
+    errors.use_look(was)
+
+
+@pytest.mark.usefixtures("plain")
 def test_a_notebook_sees_two_lines() -> None:
+    assert SudoDenied("refused")._repr_mimebundle_() == {
+        "text/plain": "\n".join(SudoDenied("refused")._render_traceback_())
+    }
     assert SudoDenied("refused")._render_traceback_() == [
         "SudoDenied: refused",
         "  try: run the cell again and type your login password; an empty line cancels",
     ]
 
 
+@pytest.mark.usefixtures("plain")
 def test_without_a_hint_it_sees_one() -> None:
     assert TelemagicError("what")._render_traceback_() == ["TelemagicError: what"]
 
 
+@pytest.mark.usefixtures("plain")
 def test_our_own_bugs_keep_the_traceback() -> None:
-    with pytest.raises(NotImplementedError):
-        LocalProtocolError("a bug")._render_traceback_()
+    try:
+        raise LocalProtocolError("a bug")
+    except LocalProtocolError as error:
+        lines = error._render_traceback_()
+    assert lines[0].startswith("Traceback")
+    assert any("raise LocalProtocolError" in line for line in lines)
+    assert lines[-1].endswith("LocalProtocolError: a bug")
+
+
+class Shouting:
+    def lines(self, error: TelemagicError) -> list[str]:
+        return [error.message.upper()]
+
+    def bundle(self, error: TelemagicError) -> dict[str, str]:
+        return {"text/plain": error.message.upper()}
+
+
+@pytest.mark.usefixtures("plain")
+def test_another_look_is_used_by_all_errors() -> None:
+    errors.use_look(Shouting())
+    assert TelemagicError("what")._render_traceback_() == ["WHAT"]
+    assert SudoDenied("refused")._repr_mimebundle_() == {"text/plain": "REFUSED"}
 
 
 def test_a_conflict_names_both_prefixes_and_the_interface() -> None:

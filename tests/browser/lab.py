@@ -38,6 +38,9 @@ _CELLS: Final = """() => window.jupyterapp.shell.currentWidget.content.widgets.m
     outputs: cell.model.type === 'code' ? cell.model.outputs.toJSON() : [],
     text: cell.model.type === 'code' ? cell.outputArea.node.innerText : '',
 }))"""
+_IDLE: Final = (
+    "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+)
 _RUN_BELOW: Final = """async (code) => {
     const {commands, shell} = window.jupyterapp;
     const notebook = shell.currentWidget.content;
@@ -127,6 +130,35 @@ class Lab:
         self.page.wait_for_selector(f"body[data-jp-theme-name='{name}']", state="attached")
         self.page.wait_for_selector("#jupyterlab-splash", state="detached")  # it covers the change
 
+    def reload(self) -> None:
+        """Save the notebook and load the page again, as a person does who comes back."""
+        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+        self.page.goto(self.page.url.partition("?")[0])
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell")
+        self.page.wait_for_function(_IDLE)
+
+    def cost(self, seconds: float) -> list[float]:
+        """Watch the page's main thread; return the processor time of each of its tasks in ms, the longest first.
+
+        Processor time, not time by the clock: the latter tells as much of who else uses the machine.
+        """
+        browser = self.page.context.browser
+        assert browser is not None
+        browser.start_tracing(page=self.page, categories=["toplevel"])
+        self.page.wait_for_timeout(seconds * 1000)
+        events = json.loads(browser.stop_tracing())["traceEvents"]
+        mains = {
+            (event["pid"], event["tid"])
+            for event in events
+            if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
+        }
+        tasks = [
+            event["tdur"] / 1000
+            for event in events
+            if "RunTask" in event["name"] and (event["pid"], event["tid"]) in mains and "tdur" in event
+        ]
+        return sorted(tasks, reverse=True)
+
     def picture(self, name: str) -> None:
         """Take a picture, if anybody wants it."""
         if self._pictures is not None:
@@ -159,9 +191,7 @@ def lab(notebook: Path, *, width: int = 1280, height: int = 2600) -> Iterator[La
             page.route("**/*", guard)
             page.goto(address)
             page.wait_for_selector(".jp-Notebook .jp-Cell")
-            page.wait_for_function(
-                "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
-            )
+            page.wait_for_function(_IDLE)
             yield Lab(page, Path(wanted) if wanted else None)
         finally:
             browser.close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from telehelper.datapath import host_names
-from telehelper.datapath.host_names import HostNames, Wish, look_up
+from telehelper.datapath.host_names import HostNames, Wish, is_ours, look_up
 from telehelper.errors import ResolverError
 from telehelper.messages import DnsSet, SetDns
 
@@ -98,6 +98,7 @@ def test_a_file_that_works_and_the_nameservers_it_replaced(host: Host) -> None:
         assert (names.mechanism, names.upstreams) == ("resolvconf", ("10.0.0.1",))
         (asked,) = host.asked
         assert asked.startswith("telemagic-")
+        assert is_ours(asked)
         assert asked.endswith(".shop.svc.cluster.local.")
         assert host.said == []
 
@@ -281,3 +282,8 @@ def test_what_systemd_resolved_sends_us_never_goes_back(host: Host) -> None:
 def test_looking_up_waits_for_nobody() -> None:
     look_up("localhost.")
     look_up("not a name at all..")
+
+
+def test_names_of_our_own_are_told_from_those_of_programs() -> None:
+    assert is_ours("tele-doctor-1234.shop.svc")
+    assert not is_ours("postgres.telemagic-shop")

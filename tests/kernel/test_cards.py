@@ -4,14 +4,15 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from telehelper.errors import CidrConflict
+from telehelper.errors import CidrConflict, TelemagicError
 from telehelper.messages import CidrRow, PhaseChanged
 
-from telemagic import cards
+from telemagic import cards, failures, farewell
 from telemagic.control_fake import STATUS
 from telemagic.progress import Progress
 from telemagic.results import Status
 
+TONES = {"bad": "rotate(45deg)", "idle": "background: none", "busy": "animation"}
 EVIL = "</style><script>alert('x')</script><img src=x onerror=\"y\">&\x1b[2J\n"
 
 
@@ -58,7 +59,19 @@ def hostile() -> list[cards.Card]:
         cards.progress(now, failed=True),
         cards.connected(status, 1.0, [EVIL]),
         cards.status(status, [EVIL]),
+        cards.over(status, 1.0, EVIL),
         cards.farewell(EVIL, EVIL, EVIL),
+        failures.card(TelemagicError(EVIL, hint=EVIL)),
+        farewell.card(farewell.Summary(status, 1.0)),
+        farewell.card(
+            farewell.Summary(
+                replace(status, context=f"prod {EVIL}"),
+                1.0,
+                (farewell.Talk(EVIL, 1, 1),),
+                (farewell.Cell(1, EVIL, 1, 1),),
+                ((EVIL, 2),),
+            )
+        ),
     ]
 
 
@@ -117,9 +130,64 @@ def test_failed_between_steps_and_new_phases() -> None:
 def test_status_says_how_cidrs_were_found() -> None:
     text = cards.status(STATUS, ["shared"]).text
     assert "198.18.16.0/20     pods      spec.podCIDR of 2 nodes (certain)" in text
-    assert "1.40 ms round trip" in text
+    assert "round trip 1.40 ms" in text
     assert text.endswith("note: shared")
     assert "round trip" not in cards.status(replace(STATUS, rtt=-1.0, cidrs=())).text
+
+
+def test_a_status_is_of_a_moment_and_says_which() -> None:
+    now = STATUS.connected_at + 200
+    card = cards.status(STATUS, at=now)
+    assert f"(at {cards.clock(now)})" in card.text.splitlines()[0]
+    assert "connected 3 min" in card.text
+    figures = Tags(card.html).text
+    assert "1.40 ms" in figures
+    assert "flows open" in figures
+    assert Status(STATUS).to_dict() == Status(STATUS).to_dict()
+
+
+def test_a_connection_that_is_over_keeps_its_facts_and_says_so() -> None:
+    card = cards.over(STATUS, STATUS.connected_at + 60)
+    first, *others = card.text.splitlines()
+    begin, end = cards.clock(STATUS.connected_at), cards.clock(STATUS.connected_at + 60)
+    assert first == f"Disconnected from demo, namespace shop ({begin} to {end})"
+    assert "Connected" not in card.html
+    assert any("198.18.16.0/20" in line for line in others)
+    lost = cards.over(STATUS, STATUS.connected_at, "the helper (pid 7) has ended").text
+    assert lost.startswith("Connection lost to demo")
+    assert lost.endswith("note: the helper (pid 7) has ended")
+
+
+def test_production_is_said_aloud_on_every_card() -> None:
+    prod = replace(STATUS, context="gke-PROD-eu")
+    now = Progress("gke-PROD-eu")
+    for card in (
+        cards.connected(prod),
+        cards.over(prod, 1.0),
+        cards.status(prod),
+        cards.progress(now),
+        farewell.card(farewell.Summary(prod, 1.0)),
+    ):
+        assert card.text.startswith("!! PRODUCTION !! gke-PROD-eu matches *prod*\n")
+        assert card.html.count('class="tm-banner"') == 1
+    assert 'tm-banner"' not in cards.status(STATUS).html
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1.0, ""), (0.0, "0.00 ms"), (0.00314, "3.14 ms"), (0.0412, "41.2 ms"), (1.5, "1500 ms")],
+)
+def test_milliseconds(seconds: float, text: str) -> None:
+    assert cards.milliseconds(seconds) == text
+
+
+def test_each_tone_has_a_mark_of_its_own_shape() -> None:
+    """Who sees no colours tells them by it: a diamond is bad, a ring is over, a disc is fine, one that breathes is busy."""
+    rules = {
+        tone: [line for line in cards.STYLE.splitlines() if f" .tm-{tone} .tm-dot {{" in line]
+        for tone in TONES
+    }
+    assert all(any(shape in rule for rule in rules[tone]) for tone, shape in TONES.items()), rules
 
 
 def test_of_many_cidrs_the_surest_are_shown() -> None:
@@ -137,9 +205,9 @@ def test_of_many_cidrs_the_surest_are_shown() -> None:
 @pytest.mark.parametrize(
     ("carrier", "shown"),
     [
-        ("portforward", "2 · by port-forward · 1.40 ms"),
-        ("tls://10.0.0.5:8083", "2 · tls://10.0.0.5:8083 · 1.40 ms"),
-        ("tcp://10.0.0.5:8084", "2 · tcp://10.0.0.5:8084 · not encrypted · 1.40 ms"),
+        ("portforward", "2 · by port-forward"),
+        ("tls://10.0.0.5:8083", "2 · tls://10.0.0.5:8083"),
+        ("tcp://10.0.0.5:8084", "2 · tcp://10.0.0.5:8084 · not encrypted"),
     ],
 )
 def test_status_says_how_data_travels(carrier: str, shown: str) -> None:

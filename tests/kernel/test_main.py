@@ -72,7 +72,7 @@ def test_asks_a_connection_of_another_process(
     foreground: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["status"]) == 0
-    assert capsys.readouterr().out.startswith("Connected to demo, namespace shop\n")
+    assert capsys.readouterr().out.startswith("Connected to demo, namespace shop (at ")
     assert main(["flows", "--context", "demo"]) == 0
     assert capsys.readouterr().out.startswith("no rows; columns: flow, protocol")
     assert main(["routes", "--context", "staging"]) == 1

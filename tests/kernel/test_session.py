@@ -431,6 +431,21 @@ def test_demo_is_held_while_connected(
     assert demo.calls == ["attach", "close"]
 
 
+def test_demo_is_kept_for_the_connect_after_a_loss(
+    session: Session, launcher: FakeLauncher, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = FakeDemo(kubeconfig)
+    monkeypatch.setattr("telemagic.demo.client.ensure", lambda **_: demo)
+    first = telemagic.connect(demo=True)
+    session._loop.run(launcher.started[0].close())
+    wait_for(lambda: first.lost)
+    second = telemagic.connect(demo=True)
+    assert second is not first
+    assert demo.calls == ["attach"]
+    second.disconnect()
+    assert demo.calls == ["attach", "close"]
+
+
 def test_demo_is_let_go_when_connecting_fails(
     make_session: MakeSession, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from decimal import Decimal
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nbformat
 import pytest
 
 from telemagic.demo import seed
+from tests.notebooks.executed import execute, shown
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
+    from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
-QUICKSTART = ROOT / "notebooks" / "01-quickstart.ipynb"
 # The multiplier of the seed's hash: 2**32 divided by the golden ratio (Knuth, TAOCP 3 §6.4)
 GOLDEN = 2654435761
 REGIONS = ("north", "south", "east", "west", "overseas")
@@ -80,23 +77,7 @@ def flow_to(flows: list[dict[str, str]], port: str) -> dict[str, str]:
 def test_the_quickstart_shows_what_it_promises(
     tmp_path: Path, sandboxed: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    saved = tmp_path / "executed.ipynb"
-    command = [
-        sys.executable,
-        str(ROOT / "notebooks" / "run.py"),
-        "--width",
-        "400",
-        "--save",
-        str(saved),
-        str(QUICKSTART),
-    ]
-    done = sandboxed(command, timeout=100)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert done.stderr == ""
-
-    cells = {cell["id"]: cell for cell in nbformat.read(saved, as_version=4).cells}
-    code = [cell for cell in cells.values() if cell.cell_type == "code"]
-    assert [output for cell in code for output in cell.outputs if output.get("name") == "stderr"] == []
+    cells, printed = execute("01-quickstart.ipynb", tmp_path / "executed.ipynb", sandboxed)
 
     sales = {row["region"]: Decimal(row["sum"]) for row in table_of(cells["query"])}
     assert sales == sales_by_region()
@@ -114,7 +95,10 @@ def test_the_quickstart_shows_what_it_promises(
     # And people see all that in the terminal.
     for region, amount in sales.items():
         assert any(
-            region in line and f"{amount:f}".rstrip("0").rstrip(".") in line
-            for line in done.stdout.splitlines()
+            region in line and f"{amount:f}".rstrip("0").rstrip(".") in line for line in printed.splitlines()
         )
-    assert any("5432" in line and postgres["bytes_down"] in line for line in done.stdout.splitlines())
+    assert any("5432" in line and postgres["bytes_down"] in line for line in printed.splitlines())
+    # Afterwards no card goes on saying that we are connected.
+    left = shown(cells["disconnect"])
+    assert left.startswith("Disconnected from demo: ")
+    assert "postgres.shop:5432  1 flow" in left

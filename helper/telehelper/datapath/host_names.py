@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
     from telehelper.datapath.netd_client import NetdClient
 
+OURS: Final = (
+    "telemagic-",
+    "tele-doctor-",
+)  # so begin names that nobody has: we ask for them to see who is asked
 PROBE_TIMEOUT: Final = 2.0  # seconds; the question stays on this machine
 LOOK: Final = 1.0  # seconds between two looks at the file: one stat
 PROBES: Final = (1.0, 3.0, 10.0)  # seconds between two probes of systemd-resolved; the last for good
@@ -162,7 +166,7 @@ class HostNames:
 
     async def _works(self) -> bool:
         """Look up a name that nobody else can know, and see whether it comes to us."""
-        label = f"telemagic-{secrets.token_hex(8)}"
+        label = f"{OURS[0]}{secrets.token_hex(8)}"
         arrival = asyncio.ensure_future(self._arrives(label.encode(), PROBE_TIMEOUT))
         await asyncio.sleep(0)  # be ready before it is asked
         self._ask(f"{label}.{self._wish.search[0]}.")
@@ -227,3 +231,8 @@ class HostNames:
             self._note(f"DNS: {what}, and cannot be set again: {error}")
             return
         self._note(f"DNS: {what} by another program; it was set again")
+
+
+def is_ours(name: str) -> bool:
+    """Whether a name that does not exist was asked for by telemagic itself."""
+    return name.startswith(OURS)

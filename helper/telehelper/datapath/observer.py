@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from telehelper.datapath.event_log import EventLog
 from telehelper.datapath.history import History
+from telehelper.datapath.host_names import is_ours
 from telehelper.datapath.json_text import dump, values_of
 from telehelper.datapath.latencies import Latencies
 from telehelper.datapath.lookups import Lookups
@@ -213,7 +214,7 @@ class Observer:
         self.places.place_of(stats.five_tuple.dst)  # so that it is known when it is asked for
 
     def _lookup_ended(self, ended: Ended) -> None:
-        if ended.failure:
+        if ended.failure and not is_ours(ended.name):
             self.events.note(DNS_FAILED, ended.name, ended.failure)
         elif ended.addresses:
             now = time.monotonic()

@@ -1,0 +1,148 @@
+"""What a dashboard leaves where nothing is live: one card of plain HTML, the same as text; pure."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+
+from telehelper.observing import EVENT_COLUMNS, FLOW_COLUMNS, LATENCY_COLUMNS, FlowRow
+
+from telemagic import cards
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+SHOWN_FLOWS: Final = 12  # the newest
+SHOWN_EVENTS: Final = 8
+SHOWN_SERVICES: Final = 16
+_DEFAULTS: Final[dict[str, Any]] = {each.name: each.default for each in fields(FlowRow)}
+
+
+def summary(told: dict[str, Any], *, over: str = "") -> cards.Card:
+    """Make the card of what was told last: an object of a snapshot's shape, possibly empty.
+
+    `over` says why nothing more comes; empty while it is connected.
+    """
+    status: dict[str, Any] = told.get("status", {})
+    context, namespace = str(status.get("context", "")), str(status.get("namespace", ""))
+    word = "Was connected to" if over else f"{status.get('state', 'waiting')} to"
+    word = word[:1].upper() + word[1:] if status else "No data yet"
+    facts = [(name, value) for name, value in _facts(told, status, over) if value]
+    tables = [
+        ("Services", ("service", "flows", "failed", "connect", "first byte"), _services(told)),
+        ("Newest flows", ("service", "state", "cell", "connect", "first byte", "up", "down"), _flows(told)),
+        ("Events", ("at", "kind", "about", "detail", "times"), _events(told)),
+    ]
+    tables = [one for one in tables if one[2]]
+    tone = "idle" if over else "good" if status.get("state") == "connected" else "busy"
+    html = _head(tone, word, context, namespace, _moment(told.get("at", -1)))
+    html += '<table class="tm-facts">' + "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in facts
+    )
+    html += "</table>" + "".join(_table(*one) for one in tables)
+    lines = [f"{word} {context}, namespace {namespace}" if context else word]
+    lines += [f"  {name:<12} {value}" for name, value in facts]
+    for title, head, rows in tables:
+        lines += [f"  {title}", *_aligned((head, *rows))]
+    return cards.Card("\n".join(map(cards.printable, lines)), cards.box(html))
+
+
+def _head(tone: str, word: str, context: str, namespace: str, right: str) -> str:
+    chip = f'<span class="tm-chip" title="namespace">{escape(namespace)}</span>' if namespace else ""
+    return (
+        f'<div class="tm-head tm-{tone}"><i class="tm-dot"></i><span>{escape(word)}</span>'
+        f'<b>{escape(context)}</b>{chip}<span class="tm-right">{escape(right)}</span></div>'
+    )
+
+
+def _facts(told: dict[str, Any], status: dict[str, Any], over: str) -> Iterable[tuple[str, str]]:
+    if not status:
+        return
+    since = status.get("connected_at", -1)
+    yield "Ended", over
+    yield "Way in", " · ".join(filter(None, (status.get("via", ""), status.get("manager", ""))))
+    yield "Connected", cards.duration(told["at"] - since) if since > 0 else ""
+    yield "Round trip", _duration(status.get("rtt", -1))
+    yield "Flows", f"{status.get('flows_open', 0)} open, {status.get('flows_total', 0)} in all"
+    up, down = cards.size(status.get("bytes_up", 0)), cards.size(status.get("bytes_down", 0))
+    yield "Bytes", f"{up} up, {down} down"
+    yield "CIDRs", ", ".join(row[0] for row in told.get("cidrs", ()))
+
+
+def _services(told: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows = [dict(zip(LATENCY_COLUMNS, row, strict=True)) for row in told.get("latency", ())]
+    return [
+        (
+            row["service"],
+            "" if row["service"] == "tunnel" else str(row["flows"]),
+            str(row["failed"] or ""),
+            _range(row["connect_p50"], row["connect_p99"]),
+            _range(row["first_byte_p50"], row["first_byte_p99"]),
+        )
+        for row in rows[:SHOWN_SERVICES]
+    ]
+
+
+def _flows(told: dict[str, Any]) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for values in reversed(told.get("flows", ())[-SHOWN_FLOWS:]):
+        row = _DEFAULTS | dict(zip(FLOW_COLUMNS, values, strict=False))
+        state = row["state"].lower().replace("_", " ")
+        found.append(
+            (
+                f"{row['service'] or row['name'] or row['dst']}:{row['dport']}",
+                state if row["reason"] in {"", state} else f"{state}: {row['reason']}",
+                f"[{row['cell']}]" if row["cell"] >= 0 else "",
+                _duration(row["connect"]),
+                _duration(row["first_byte"]),
+                cards.size(row["bytes_up"]),
+                cards.size(row["bytes_down"]),
+            )
+        )
+    return found
+
+
+def _events(told: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows = [dict(zip(EVENT_COLUMNS, row, strict=True)) for row in told.get("events", ())[-SHOWN_EVENTS:]]
+    return [
+        (
+            _moment(row["at"]),
+            row["kind"],
+            row["subject"],
+            row["detail"],
+            f"{row['count']} times" if row["count"] > 1 else "",
+        )
+        for row in reversed(rows)
+    ]
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in (title, *head[1:]))
+    body = "".join(f"<tr>{''.join(f'<td>{escape(value)}</td>' for value in row)}</tr>" for row in rows)
+    return f'<table class="tm-cidrs"><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "    " + "  ".join(f"{value:<{width}}" for value, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _range(median: float, high: float) -> str:
+    return "" if median < 0 else f"{_duration(median)} (p99 {_duration(high)})"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 0:
+        return ""
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f} µs"
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _moment(at: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(at)) if at > 0 else ""

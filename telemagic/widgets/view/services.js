@@ -1,0 +1,96 @@
+// Latency by service: from the median to the 99th percentile of connect and first byte, on one logarithmic scale.
+
+const TUNNEL = "tunnel"; // the row of the tunnel itself, whose "connects" are its round trips
+
+class ServiceLatency {
+  constructor(choose) {
+    this.choose = choose;
+    this.axis = h("div.tmd-strip.tmd-axis", { "aria-hidden": "true" });
+    this.body = h("div.tmd-lines", { role: "list" });
+    this.note = h("div.tmd-empty", {}, "Appears with the first answered flow");
+    const keys = h(
+      "span.tmd-keys",
+      {},
+      h("span.tmd-key.tmd-connect", {}, "connect"),
+      h("span.tmd-key.tmd-first", {}, "first byte"),
+      h("span.tmd-key", {}, "p50 to p99"),
+    );
+    this.element = panel("services", "Services", keys, this.body, this.note);
+    this.lines = new Map();
+  }
+
+  update({ latency }) {
+    const rows = latency.filter((row) => row.connect_p50 > 0 || row.first_byte_p50 > 0 || row.failed > 0);
+    this.note.hidden = rows.length > 0;
+    this.body.hidden = rows.length === 0;
+    const values = rows.flatMap((row) => [row.connect_p50, row.connect_p99, row.first_byte_p50, row.first_byte_p99]);
+    const [low, high] = decades(values.filter((value) => value > 0).concat(values.some((v) => v > 0) ? [] : [0.001]));
+    const place = (value) => (Math.log10(value / low) / Math.log10(high / low)) * 100;
+    const wanted = new Set(rows.map((row) => row.service));
+    for (const [service, line] of this.lines) {
+      if (wanted.has(service)) continue;
+      line.element.remove();
+      this.lines.delete(service);
+    }
+    for (const row of rows) this.line(row).update(row, place);
+    this.scale(low, high, place);
+  }
+
+  line(row) {
+    let line = this.lines.get(row.service);
+    if (!line) {
+      line = new LatencyLine(row.service, this.choose);
+      this.lines.set(row.service, line);
+      this.body.append(line.element);
+    }
+    return line;
+  }
+
+  scale(low, high, place) {
+    const ticks = [];
+    for (let tick = low; tick <= high * 1.001; tick *= 10) ticks.push(tick);
+    const text = ticks.join();
+    if (text === this.ticks) return;
+    this.ticks = text;
+    this.axis.replaceChildren(...ticks.map((tick) => h("i", { style: `left:${place(tick)}%` }, round(tick))));
+    this.body.prepend(h("div.tmd-scale", {}, this.axis));
+    this.body.querySelectorAll(".tmd-scale ~ .tmd-scale").forEach((old) => old.remove());
+  }
+}
+
+class LatencyLine {
+  constructor(service, choose) {
+    this.mark = mark("open");
+    this.name = h("span.tmd-name", {}, service);
+    this.connect = h("i.tmd-range.tmd-connect");
+    this.first = h("i.tmd-range.tmd-first");
+    this.numbers = h("span.tmd-numbers");
+    const tunnel = service === TUNNEL;
+    const who = h(tunnel ? "span.tmd-who" : "button.tmd-who", tunnel ? {} : { type: "button", title: `${service}\nclick: only its flows`, onclick: () => choose(service) }, this.mark, this.name);
+    this.element = h("div.tmd-line", { role: "listitem" }, who, this.numbers, h("div.tmd-strip", {}, this.connect, this.first));
+  }
+
+  update(row, place) {
+    setMark(this.mark, row.service === TUNNEL ? "open" : healthMark({ ...row, open: 1 }));
+    range(this.connect, row.connect_p50, row.connect_p99, place);
+    range(this.first, row.first_byte_p50, row.first_byte_p99, place);
+    const failed = row.failed ? `${count(row.failed)} failed` : "";
+    const best = row.first_byte_p50 > 0 ? [row.first_byte_p50, row.first_byte_p99] : [row.connect_p50, row.connect_p99];
+    put(this.numbers, best[0] > 0 ? `${duration(best[0])} – ${duration(best[1])}` : failed);
+    this.element.classList.toggle("tmd-mute", !(best[0] > 0));
+    const told = [
+      `connect: median ${duration(row.connect_p50)}, p99 ${duration(row.connect_p99)}`,
+      `first byte: median ${duration(row.first_byte_p50)}, p99 ${duration(row.first_byte_p99)}`,
+      `of which the service itself: median ${duration(row.wait_p50)}, p99 ${duration(row.wait_p99)}`,
+      `${plural(row.flows, "flow")}${failed && `, ${failed}`}`,
+    ];
+    attribute(this.element, "title", told.join("\n"));
+  }
+}
+
+function range(element, from, to, place) {
+  element.hidden = !(from > 0);
+  if (element.hidden) return;
+  element.style.left = `${place(from).toFixed(2)}%`;
+  element.style.width = `${Math.max(0, place(Math.max(to, from)) - place(from)).toFixed(2)}%`;
+}

@@ -1,0 +1,161 @@
+"""What a dashboard keeps to sum up, whether anybody looks, and the summary itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from telehelper.observing import FLOW_COLUMNS
+
+from telemagic.widgets.attention import ALIVE_EVERY, SILENCE, Attention
+from telemagic.widgets.record import KEPT, SERIES_KEPT, Record
+from telemagic.widgets.summary import SHOWN_EVENTS, SHOWN_FLOWS, summary
+from tests.browser.traffic import Traffic
+
+# --- attention ---------------------------------------------------------------------------------------------------
+
+
+def test_silence_ends_attention() -> None:
+    attention = Attention(0.0)
+    assert attention.is_paid(SILENCE - 0.1)
+    attention.hear("alive", 50.0)
+    assert attention.is_paid(50.0 + SILENCE - 0.1)
+    assert not attention.is_paid(50.0 + SILENCE)
+
+
+def test_one_view_gone_leaves_the_others_time_to_speak() -> None:
+    attention = Attention(0.0)
+    attention.hear("gone", 10.0)
+    assert attention.is_paid(10.0 + ALIVE_EVERY)
+    assert not attention.is_paid(10.0 + 2 * ALIVE_EVERY)
+    attention.hear("alive", 20.0)
+    assert attention.is_paid(20.0 + SILENCE - 0.1)
+
+
+def test_going_never_prolongs() -> None:
+    attention = Attention(0.0)
+    attention.hear("gone", SILENCE - 1)
+    assert not attention.is_paid(SILENCE)
+
+
+# --- record ------------------------------------------------------------------------------------------------------
+
+
+def record_of(*texts: dict[str, Any]) -> Record:
+    record = Record()
+    for index, text in enumerate(texts):
+        record.take(json.dumps(text), index == 0)
+    return record
+
+
+def test_nothing_told() -> None:
+    record = Record()
+    assert record.read() == {}
+    assert not record.is_full
+
+
+def test_changes_are_laid_over_the_snapshot() -> None:
+    record = record_of(
+        {
+            "at": 1,
+            "status": {"rtt": 1},
+            "cidrs": [["a"]],
+            "flows": [[1, "x"], [2, "y"]],
+            "series": [[1]],
+            "events": [[1, "e"]],
+        },
+        {"at": 2, "status": {"rtt": 2}, "flows": [[2, "z"], [3, "new"]], "gone": [1], "series": [[2]]},
+        {"at": 3, "status": {"rtt": 3}, "events": [[1, "again"], [2, "f"]], "cidrs": [["b"]]},
+    )
+    assert record.read() == {
+        "at": 3,
+        "status": {"rtt": 3},
+        "cidrs": [["b"]],
+        "flows": [[2, "z"], [3, "new"]],
+        "series": [[1], [2]],
+        "events": [[1, "again"], [2, "f"]],
+    }
+
+
+def test_a_new_snapshot_replaces_all() -> None:
+    record = record_of({"at": 1, "flows": [[1]]}, {"at": 2, "flows": [[2]]})
+    record.take('{"at": 3}', True)
+    assert record.read() == {"at": 3, "flows": [], "events": [], "series": []}
+
+
+def test_the_record_says_when_it_is_full() -> None:
+    record = record_of({"at": 1})
+    record.take(" " * KEPT, False)
+    assert not record.is_full
+    record.take(" ", False)
+    assert record.is_full
+
+
+def test_a_long_snapshot_may_have_longer_changes() -> None:
+    record = Record()
+    record.take(" " * KEPT, True)
+    record.take(" " * 4 * KEPT, False)
+    assert not record.is_full
+
+
+def test_the_series_is_bounded() -> None:
+    record = record_of({"at": 1, "series": [[n] for n in range(SERIES_KEPT)]}, {"at": 2, "series": [[-1]]})
+    assert len(record.read()["series"]) == SERIES_KEPT
+
+
+def test_the_record_follows_made_up_traffic() -> None:
+    traffic = Traffic(flows=60)
+    record = Record()
+    record.take(traffic.snapshot(), True)
+    for _ in range(20):
+        record.take(traffic.step(0.5), False)
+    now = json.loads(traffic.snapshot())
+    told = record.read()
+    assert sorted(told["flows"]) == sorted(now["flows"])
+    assert told["status"] == now["status"]
+
+
+# --- summary -----------------------------------------------------------------------------------------------------
+
+
+def test_summary_of_busy_traffic() -> None:
+    told = json.loads(Traffic(flows=80, context="acme").snapshot())
+    card = summary(told)
+    for shown in (card.text, card.html):
+        assert "Connected to" in shown
+        assert "acme" in shown
+        assert "postgres.shop:5432" in shown
+        assert "refused" in shown
+        assert "10.96.0.0/16" in shown
+    lines = card.text.splitlines()
+    assert lines[0] == "Connected to acme, namespace shop"
+    newest = lines.index("  Newest flows")
+    events = lines.index("  Events")
+    assert events - newest == SHOWN_FLOWS + 2
+    assert len(lines) - events <= SHOWN_EVENTS + 2
+
+
+def test_summary_of_what_is_over() -> None:
+    card = summary(json.loads(Traffic(flows=3).snapshot()), over="disconnected")
+    assert card.text.startswith("Was connected to staging-eu")
+    assert "disconnected" in card.text
+
+
+def test_summary_of_nothing() -> None:
+    assert summary({}).text == "No data yet"
+    assert "Newest flows" not in summary(json.loads(Traffic(flows=0, failing=0).snapshot())).text
+
+
+def test_summary_escapes_what_comes_from_outside() -> None:
+    told = json.loads(Traffic(flows=1, context="<script>alert(1)</script>\x1b[2J").snapshot())
+    told["flows"][0][FLOW_COLUMNS.index("service")] = "<b>x</b>"
+    card = summary(told)
+    assert "<script>" not in card.html
+    assert "<b>x</b>" not in card.html
+    assert "\x1b" not in card.text
+
+
+def test_summary_takes_rows_of_an_older_data_plane() -> None:
+    told = json.loads(Traffic(flows=1).snapshot())
+    told["flows"] = [row[:12] for row in told["flows"]]
+    assert "postgres" in summary(told).text or ":" in summary(told).text

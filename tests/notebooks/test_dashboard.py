@@ -1,0 +1,33 @@
+"""notebooks/04-dashboard.ipynb: the live view comes up, and the static one tells what the cell above it did."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.notebooks.executed import execute, shown
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.mark.netns
+@pytest.mark.slow
+def test_the_dashboard_is_a_widget_and_leaves_a_summary(
+    tmp_path: Path, sandboxed: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    cells, _ = execute("04-dashboard.ipynb", tmp_path / "executed.ipynb", sandboxed)
+    (live,) = cells["dashboard"].outputs
+    assert "application/vnd.jupyter.widget-view+json" in live.data
+    static = re.sub(r" {2,}", "  ", shown(cells["static"]))
+    assert static.startswith("Connected to demo, namespace shop")
+    for service in ("postgres.shop:5432", "catalog.shop:8000"):
+        found = re.search(rf"{service}  (\d+)  ", static)
+        assert found, static
+        assert 8 <= int(found[1]) <= 10, static  # latencies are counted once a second
+    assert "[3]" in static  # the cell that worked
+    assert "In [3]  " in shown(cells["disconnect"])
