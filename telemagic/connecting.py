@@ -52,6 +52,7 @@ class ConnectOptions:
     on_conflict: str = "refuse"
     via: str = "auto"
     manager_namespace: str = "telemagic"
+    allow_wide: bool = False
 
     def check(self) -> None:
         """Refuse values that can never work.
@@ -257,6 +258,7 @@ class Attempt:
             on_conflict=options.on_conflict,
             via=options.via,
             manager_namespace=options.manager_namespace,
+            allow_wide=options.allow_wide,
         )
 
     async def _ask(self, budget: asyncio.Timeout, prompt: str) -> str | None:

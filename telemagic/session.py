@@ -160,6 +160,7 @@ class Session:
                 ("cidr", was.options.cidrs, target.options.cidrs),
                 ("on-conflict", was.options.on_conflict, target.options.on_conflict),
                 ("via", was.options.via, target.options.via),
+                ("allow-wide", was.options.allow_wide, target.options.allow_wide),
                 ("manager-namespace", was.options.manager_namespace, target.options.manager_namespace),
             )
             if old != new

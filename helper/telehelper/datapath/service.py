@@ -163,14 +163,13 @@ class DataPlane:
 
     async def _run_phases(self, request: Connect) -> None:
         with self._phases.run("elevate") as phase:
-            await self._netd.wait_ready()
-            phase.detail = "netd runs"
+            phase.detail = f"netd runs from {await self._netd.wait_ready()}"
         # netd has repaired by now what a killed one left in resolv.conf.
         self._nameservers = [ip_address(server) for server in read_host_dns().nameservers]
         tunnel = asyncio.create_task(self._open_tunnel(request))
         try:
             with self._phases.run("TUN") as phase:
-                phase.detail = await self._vif.open()
+                phase.detail = await self._vif.open(wide=request.allow_wide)
             await tunnel
         except BaseException:
             tunnel.cancel()
@@ -389,7 +388,9 @@ class DataPlane:
 
 
 _values: Final = attrgetter(*FLOW_COLUMNS)
-_options: Final = attrgetter("also_proxy", "never_proxy", "cidrs", "on_conflict", "carrier", "via")
+_options: Final = attrgetter(
+    "also_proxy", "never_proxy", "cidrs", "on_conflict", "carrier", "via", "allow_wide"
+)
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
