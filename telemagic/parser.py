@@ -29,6 +29,7 @@ COMMANDS: Final = (
     "disconnect",
     "doctor",
     "install",
+    "helper",
     "demo",
     "bench",
     "help",

@@ -267,7 +267,7 @@ def test_unless_the_user_named_it_and_insists() -> None:
     assert "127.0.0.0/8" not in map(str, around.routes)
     assert all(route.prefixlen >= 4 for route in around.routes)
     for everything in ("0.0.0.0/0", "::/0", "128.0.0.0/2"):
-        with pytest.raises(UsageError, match="is wider than /3|is everything"):
+        with pytest.raises(UsageError, match=r"is wider than /3|is everything"):
             plan([], [], also_proxy=[everything], wide=[everything])
     with pytest.raises(UsageError) as caught:
         plan([], [], also_proxy=["8.0.0.0/5"])
