@@ -264,6 +264,22 @@ def test_what_must_not_be_dialed(dst: str, why: str, protocol: Proto) -> None:
     run(scenario)
 
 
+def test_a_sessions_token_is_in_no_line_of_the_log_and_no_repr() -> None:
+    async def scenario() -> None:
+        async with service(echo) as port, near_side() as near:
+            token = (await near.session()).token
+            carrier = await near.carrier(token)
+            await carrier.open(port).opened()
+            await near.raw_carrier(token[:-1] + "~")
+            await carrier.close()
+            known = near.manager.sessions._sessions
+            assert len(token) == 64
+            assert token not in "\n".join([*near.log, repr(known), repr(vars(near.manager))])
+            assert any("dial session=" in line for line in near.log)
+
+    run(scenario)
+
+
 def test_the_manager_does_not_dial_itself() -> None:
     async def scenario() -> None:
         async with near_side() as near:
