@@ -63,20 +63,22 @@ def connect_and_tell(folder: str) -> None:
             print(repr(thing))  # noqa: T201
         here.joinpath("connected").touch()
         assert wait_until(here.joinpath("looked").exists, 60.0)
-    kubeconfig = Path(os.environ["KUBECONFIG"])
-    document = yaml.safe_load(kubeconfig.read_text())
-    failing = [
-        {"context": "nowhere"},
-        {"namespace": "nowhere", "via": "manager", "manager_namespace": "nowhere"},
-    ]
-    document["users"][0]["user"]["token"] += "-and-wrong"
-    wrong = here / "wrong"
-    wrong.write_text(yaml.safe_dump(document))
+    failing = [{"context": "nowhere"}, {"via": "manager", "manager_namespace": "nowhere"}]
+    wrong = with_a_wrong_token(here)
     for options in (*failing, {"kubeconfig": str(wrong)}):
         try:
             telemagic.connect(timeout=20, **options)
         except TelemagicError as error:
             print(shown(error))  # noqa: T201
+
+
+def with_a_wrong_token(folder: Path) -> Path:
+    """Write a kubeconfig whose user the API server does not know."""
+    document = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
+    document["users"][0]["user"]["token"] += "-and-wrong"
+    path = folder / "wrong"
+    path.write_text(yaml.safe_dump(document))
+    return path
 
 
 def told_by_processes() -> dict[str, bytes]:
