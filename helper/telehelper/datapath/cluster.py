@@ -13,6 +13,7 @@ import grpc.aio
 
 from telehelper import __version__
 from telehelper.core.frames import VERSION
+from telehelper.datapath.registration import Registration
 from telehelper.errors import (
     CredentialsRefused,
     ManagerTooOld,
@@ -208,9 +209,9 @@ class ManagerControl:
         self._relay = Relay(api, pod, relay_path)
         self._channel: grpc.aio.Channel | None = None
         self._stub: manager_pb2_grpc.ManagerStub | None = None
-        self.session = manager_pb2.Session()
+        self.session = Registration()
 
-    async def open(self) -> manager_pb2.Session:
+    async def open(self) -> Registration:
         """Register with the manager.
 
         Raises
@@ -226,7 +227,7 @@ class ManagerControl:
             protocol=VERSION, client_version=__version__, client_name=name
         )
         try:
-            self.session = await self._stub.OpenSession(request, timeout=RPC_TIMEOUT)
+            self.session = Registration.of(await self._stub.OpenSession(request, timeout=RPC_TIMEOUT))
         except grpc.aio.AioRpcError as error:
             raise _translate(error, self._relay) from error
         return self.session

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from telehelper.datapath.openers import CarrierOpener
+    from telehelper.datapath.registration import Registration
     from telehelper.datapath.tunnel import CarrierLike, Tunnel
     from telehelper.kube.client import ApiClient
-    from telehelper.rpc.manager_pb2 import ClusterInfo, Session
+    from telehelper.rpc.manager_pb2 import ClusterInfo
 
 CARRIERS: Final = 2  # a second one lets a flow on it live when the first dies
 HELLO_TIMEOUT: Final = 5.0  # seconds for the manager to answer HELLO
@@ -39,7 +40,7 @@ class TunnelCarrier:
         self._hello: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
 
-    async def open(self, opener: CarrierOpener, pod: ManagerPod, session: Session) -> Self:
+    async def open(self, opener: CarrierOpener, pod: ManagerPod, session: Registration) -> Self:
         """Open a connection and say HELLO.
 
         Raises
