@@ -59,6 +59,7 @@ def connect(
     via: str = "auto",
     manager_namespace: str = "telemagic",
     share: bool = False,
+    allow_wide: bool = False,
     on_phase: Callable[[PhaseChanged], None] | None = None,
 ) -> Connection:
     """Connect this machine to a cluster: its services answer here by name until the connection ends.
@@ -85,6 +86,8 @@ def connect(
         How to get in: auto, manager, or agentless; and where a traffic manager is looked for.
     share
         Let other users of this machine, and its containers, use the connection too.
+    allow_wide
+        Let `cidr` and `also_proxy` be wider than /8 (IPv4) or /16 (IPv6).
     on_phase
         Called in this thread with each phase's start and end; without it a notebook shows a card.
 
@@ -98,7 +101,7 @@ def connect(
     TelemagicError
         With a one-line message and a hint; nothing is left behind then.
     """
-    where = _where(context, namespace, kubeconfig, manager_namespace)
+    where = _where(context, namespace, kubeconfig, manager_namespace, allow_wide)
     options = _options(where, timeout, also_proxy, never_proxy, cidr, on_conflict, dns, carrier, via, share)
     viewer = live.viewer_for(live.current_shell(), on_phase)
     return session().connect(options, demo=demo, viewer=viewer)
@@ -120,10 +123,11 @@ def aconnect(
     via: str = "auto",
     manager_namespace: str = "telemagic",
     share: bool = False,
+    allow_wide: bool = False,
     on_phase: Callable[[PhaseChanged], None] | None = None,
 ) -> PendingConnection:
     """Connect as :func:`connect` does, without blocking the event loop: `await` it or use it in `async with`."""
-    where = _where(context, namespace, kubeconfig, manager_namespace)
+    where = _where(context, namespace, kubeconfig, manager_namespace, allow_wide)
     options = _options(where, timeout, also_proxy, never_proxy, cidr, on_conflict, dns, carrier, via, share)
     viewer = live.viewer_for(live.current_shell(), on_phase)
     return PendingConnection(partial(session().aconnect, options, demo=demo, viewer=viewer))
@@ -159,12 +163,14 @@ def _where(
     namespace: str | None,
     kubeconfig: str | os.PathLike[str] | None,
     manager_namespace: str,
+    allow_wide: bool,
 ) -> ConnectOptions:
     return ConnectOptions(
         context or "",
         namespace or "",
         os.fspath(kubeconfig) if kubeconfig is not None else "",
         manager_namespace=manager_namespace,
+        allow_wide=allow_wide,
     )
 
 

@@ -54,6 +54,7 @@ class ConnectOptions:
     via: str = "auto"
     manager_namespace: str = "telemagic"
     share: bool = False
+    allow_wide: bool = False
 
     def check(self) -> None:
         """Refuse values that can never work.
@@ -274,6 +275,7 @@ class Attempt:
             via=options.via,
             manager_namespace=options.manager_namespace,
             share=options.share,
+            allow_wide=options.allow_wide,
         )
 
     async def _ask(self, budget: asyncio.Timeout, prompt: str) -> str | None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from telehelper.errors import HelperLost, SudoDenied
 from telehelper.messages import NETD_LOG_PREFIX
 
+from telemagic import helper_copy
 from telemagic.children import Child, LineReader
 from telemagic.elevate import choose
 from telemagic.passwords import Passwords
@@ -79,6 +80,8 @@ async def start(
         Something that is needed is not on this machine; nothing was started.
     SudoDenied
         The password was refused, nobody typed it, or nobody could be asked.
+    HelperRefused
+        The root-owned copy of netd is not to be trusted.
     HelperLost
         A process ended before it was ready; the message has its last line.
     """
@@ -108,6 +111,7 @@ class _Launch:
         self._path = socket_path
         self._command = datapath
         self._near, self._far = socket.socketpair()  # near: the data plane's, far: netd's
+        self._copy: list[str] | None = None  # how to run the root-owned copy, if it is to be run
         self._netd: Child | None = None
         self._datapath: Child | None = None
         self._said: LineReader | None = None
@@ -115,6 +119,7 @@ class _Launch:
 
     async def run(self, sudo: str | None, ask: Callable[[str], Awaitable[str | None]] | None) -> str:
         """Start both; how netd got its rights."""
+        self._copy = None if sudo is None else helper_copy.command()
         # Both at once, for the data plane's imports take longest. A refusing sudo says so before they are done.
         self._start_datapath()
         how = await self._start_directly() if sudo is None else await self._start_silently(sudo)
@@ -123,7 +128,7 @@ class _Launch:
             how = await self._start_with_password(sudo, ask)
             self._start_datapath()
         await self._datapath_ready()
-        return how
+        return f"{how}, the root-owned copy" if self._copy else how
 
     def started(self, how: str) -> Started:
         """Say what was started, after :meth:`run`."""
@@ -140,7 +145,9 @@ class _Launch:
         said = LineReader()
         self._said = said
         env = {**os.environ, **(environment or {})}
-        self._netd = Child([*prefix, *NETD], env=env, stdin=self._far.fileno(), stderr=said.writer)
+        self._netd = Child(
+            [*prefix, *(self._copy or NETD)], env=env, stdin=self._far.fileno(), stderr=said.writer
+        )
         said.close_writer()
         return self._netd, said
 

@@ -35,6 +35,7 @@ COMMANDS: Final = (
     "disconnect",
     "doctor",
     "install",
+    "helper",
     "demo",
     "bench",
     "help",

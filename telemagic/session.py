@@ -173,6 +173,7 @@ class Session:
                 ("on-conflict", was.options.on_conflict, target.options.on_conflict),
                 ("via", was.options.via, target.options.via),
                 ("share", was.options.share, target.options.share),
+                ("allow-wide", was.options.allow_wide, target.options.allow_wide),
                 ("manager-namespace", was.options.manager_namespace, target.options.manager_namespace),
             )
             if old != new

@@ -31,8 +31,8 @@ MODULE_LINES: Final = 400
 FUNCTION_LINES: Final = 60
 USUAL_FUNCTION_LINES: Final = 40  # for nine functions in ten
 # What runs as root, so that one person can read it in an hour: all of netd/ but fakes.py, which only tests run.
-NETD_CODE_LINES: Final = 930  # not counting blank lines, comments and docstrings
-NETD_LINES: Final = 1400  # counting them, as `wc -l` does
+NETD_CODE_LINES: Final = 800  # not counting blank lines, comments and docstrings
+NETD_LINES: Final = 1300  # counting them, as `wc -l` does
 
 # Modules and functions ("path::name") over the limits. May only shrink.
 WAIVED: Final[set[str]] = set()

@@ -11,7 +11,7 @@ from typing import Final
 
 from telehelper.errors import TelemagicError, from_wire
 
-PROTOCOL_VERSION: Final = 3  # both sockets; the first message carries it, a mismatch ends the connection
+PROTOCOL_VERSION: Final = 4  # both sockets; the first message carries it, a mismatch ends the connection
 # Of each line on netd's stderr: by it one knows that netd ran, not only sudo
 NETD_LOG_PREFIX: Final = "telemagic-netd: "
 
@@ -83,7 +83,9 @@ class Connect(Message):
     ``kubeconfig`` is the value of ``KUBECONFIG`` (paths separated by colons); ``context`` and ``namespace`` empty
     mean the kubeconfig's own. ``cidrs``: the cluster's networks, instead of those that are found. ``on_conflict``:
     refuse, take, exclude or map. ``carrier``: portforward, or the URL of a manager's listener. ``via``: auto, manager
-    or agentless. ``share``: other users of this machine may use the connection too. On failure everything begun is undone and the data plane exits.
+    or agentless. ``share``: other users of this machine may use the connection too. ``allow_wide``: ``cidrs`` and
+    ``also_proxy`` may be wider than /8 (IPv4) and /16 (IPv6). On failure everything begun is undone and the data plane
+    exits.
     """
 
     kubeconfig: str
@@ -99,6 +101,20 @@ class Connect(Message):
     on_conflict: str = "refuse"
     via: str = "auto"
     share: bool = False
+    allow_wide: bool = False
+
+
+# Fields of Connect that are the data plane's, and so the same for all notebooks that share it
+SHARED_OPTIONS: Final = (
+    "also_proxy",
+    "never_proxy",
+    "cidrs",
+    "on_conflict",
+    "carrier",
+    "via",
+    "share",
+    "allow_wide",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +232,7 @@ class NetdReady(Message):
 
     version: int
     pid: int
+    origin: str = ""  # the directory that its code is in
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +241,7 @@ class OpenVif(Message):
 
     version: int
     mtu: int
+    wide: bool = False  # the user's --allow-wide
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,22 +255,14 @@ class VifOpened(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class RouteSpec(Message):
-    """A route to the VIF."""
-
-    cidr: str
-    mtu: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Configure(Message):
     """The whole wanted configuration; netd makes the difference. Answered with :class:`Done`.
 
-    ``addresses`` are host addresses with a prefix ("198.19.255.1/32").
+    ``addresses`` are host addresses with a prefix ("198.19.255.1/32"), ``routes`` CIDRs that go to the VIF.
     """
 
     addresses: tuple[str, ...]
-    routes: tuple[RouteSpec, ...]
+    routes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,26 +33,14 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--demo", action="store_true", help="start an embedded cluster and connect to that")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="default: 30")
+    for flag, what in (
+        ("--also-proxy", "send this to the cluster too"),
+        ("--never-proxy", "keep this from the cluster"),
+        ("--cidr", "the cluster's networks are these, look for no others"),
+    ):
+        parser.add_argument(flag, action="append", default=[], metavar="CIDR", help=f"{what}; repeatable")
     parser.add_argument(
-        "--also-proxy",
-        action="append",
-        default=[],
-        metavar="CIDR",
-        help="send this to the cluster too; repeatable",
-    )
-    parser.add_argument(
-        "--never-proxy",
-        action="append",
-        default=[],
-        metavar="CIDR",
-        help="keep this from the cluster; repeatable",
-    )
-    parser.add_argument(
-        "--cidr",
-        action="append",
-        default=[],
-        metavar="CIDR",
-        help="the cluster's networks are these, look for no others; repeatable",
+        "--allow-wide", action="store_true", help="let --cidr and --also-proxy be wider than /8 (IPv6: /16)"
     )
     parser.add_argument(
         "--on-conflict",
@@ -105,5 +93,6 @@ def run(session: Session, args: Namespace) -> Connection:
         via=args.via,
         manager_namespace=args.manager_namespace,
         share=args.share,
+        allow_wide=args.allow_wide,
     )
     return session.connect(options, demo=args.demo)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from telehelper import __version__
 from telehelper.errors import KubeconfigError, TelemagicError
 
-from telemagic import elevate, kubeconfig
+from telemagic import elevate, helper_copy, kubeconfig
 from telemagic.doctor.diagnosis import Finding, Level
 
 if TYPE_CHECKING:
@@ -74,6 +74,18 @@ def root(machine: Machine) -> Verdict:
     if machine.sudo_is_silent(sudo):
         return ok(f"{sudo}, without a password")
     return ok(f"{sudo}, which will ask for a password when you connect")
+
+
+def netd(machine: Machine) -> Verdict:
+    """See which netd would be run as root: see :mod:`telemagic.helper_copy`."""
+    found = helper_copy.look(machine.root / str(helper_copy.DIRECTORY).lstrip("/"))
+    if found.state == helper_copy.UNSAFE:
+        return problem(
+            f"the root-owned copy is not to be trusted: {found.problem}", "telemagic helper install"
+        )
+    if found.state == helper_copy.OTHER:
+        return warning(f"this environment's: {found.problem}", "telemagic helper install")
+    return ok("the root-owned copy" if found.state == helper_copy.READY else "this environment's")
 
 
 def user_namespaces(machine: Machine) -> Verdict:
@@ -247,6 +259,7 @@ def examine_machine(
 ) -> Sequence[Finding]:
     """Make all checks of the machine."""
     checks: tuple[tuple[str, Callable[[], Verdict]], ...] = (
+        ("netd", lambda: netd(machine)),
         ("TUN device", lambda: tun_device(machine)),
         ("root", lambda: root(machine)),
         ("user namespaces", lambda: user_namespaces(machine)),

@@ -255,6 +255,25 @@ def test_a_cidr_of_a_cluster_is_no_part_of_the_internet() -> None:
     assert plan([SERVICES], [], never_proxy=["8.0.0.0/5"]).routes == (), "but it may be kept out"
 
 
+def test_unless_the_user_named_it_and_insists() -> None:
+    wanted = [
+        WantedCidr("64.0.0.0/3", "user", "--cidr"),
+        WantedCidr("fc00::/7", "user", "a cluster that lies"),
+    ]
+    made = plan(wanted, [], also_proxy=["32.0.0.0/4"], wide=["64.0.0.0/3", "32.0.0.0/4"])
+    assert list(map(str, made.routes)) == ["32.0.0.0/4", "64.0.0.0/3"]
+    assert made.notices == ("fc00::/7 is wider than /16: left out (a cluster that lies)",)
+    around = plan([WantedCidr("96.0.0.0/3", "user", "--cidr")], [], wide=["96.0.0.0/3"])
+    assert "127.0.0.0/8" not in map(str, around.routes)
+    assert all(route.prefixlen >= 4 for route in around.routes)
+    for everything in ("0.0.0.0/0", "::/0", "128.0.0.0/2"):
+        with pytest.raises(UsageError, match=r"is wider than /3|is everything"):
+            plan([], [], also_proxy=[everything], wide=[everything])
+    with pytest.raises(UsageError) as caught:
+        plan([], [], also_proxy=["8.0.0.0/5"])
+    assert "--allow-wide" in caught.value.hint
+
+
 def test_more_routes_than_a_machine_should_have_lose_the_narrowest() -> None:
     wanted = [WantedCidr(f"10.{n // 128}.{n % 128 * 2}.0/24", "pods", "x") for n in range(MAX_ROUTES)]
     made = plan([*wanted, WantedCidr("172.16.0.1/32", "pods", "y")], [])

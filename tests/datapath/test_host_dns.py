@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from telehelper.core.resolv_conf import ResolvConf
 from telehelper.datapath.host_dns import find_layer, read_host_dns
-from telehelper.messages import Configure, RouteSpec, SetDns
+from telehelper.messages import Configure, SetDns
 from telehelper.netd.permits import check_configure, check_dns
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def test_resolveds_stub_is_replaced_by_what_it_uses(tmp_path: Path) -> None:
 def test_netd_permits_what_is_left(tmp_path: Path, name: str) -> None:
     search = read(tmp_path, f"search {name} corp.example\n").search
     assert search[-1] == "corp.example"
-    config = check_configure(Configure((), (RouteSpec(f"{OURS}/32"),)))
+    config = check_configure(Configure((), (f"{OURS}/32",)))
     check_dns(SetDns("auto", OURS, search), config)
 
 

@@ -22,7 +22,6 @@ from telehelper.messages import (
     Message,
     NetdReady,
     OpenVif,
-    RouteSpec,
     SetDns,
     Undo,
     VifOpened,
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 READY = NetdReady(PROTOCOL_VERSION, 4711)
 OPENED = VifOpened("tele0", 7, 3, 10)
-ROUTE = RouteSpec("198.18.0.0/16")
+ROUTE = "198.18.0.0/16"
 DNS = SetDns("auto", "198.19.240.1", ("shop.svc.cluster.local",))
 
 
@@ -147,10 +146,10 @@ def test_the_descriptor_comes_along_and_is_the_callers() -> None:
 
 def test_requests_are_made_one_at_a_time_in_order() -> None:
     async def work(it: Talk) -> None:
-        calls = [asyncio.ensure_future(it.client.configure([], [RouteSpec(str(n))])) for n in range(5)]
+        calls = [asyncio.ensure_future(it.client.configure([], [str(n)])) for n in range(5)]
         for number in range(5):
             request = await it.netd.request()
-            assert request.body == Configure((), (RouteSpec(str(number)),))
+            assert request.body == Configure((), (str(number),))
             await turns()
             assert sum(call.done() for call in calls) == number
             it.netd.say(Done(), request.id)
@@ -338,7 +337,7 @@ def test_the_answer_to_a_cancelled_request_is_nobodys() -> None:
 
 def test_a_socket_that_netd_does_not_read() -> None:
     async def work(it: Talk) -> None:
-        routes = [RouteSpec(f"198.18.{n // 256}.{n % 256}/32") for n in range(60_000)]
+        routes = [f"198.18.{n // 256}.{n % 256}/32" for n in range(60_000)]
         call = asyncio.ensure_future(it.client.configure([], routes))
         await turns()
         assert not call.done()

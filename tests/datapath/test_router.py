@@ -14,7 +14,7 @@ from telehelper.datapath import router as router_module
 from telehelper.datapath.address_map import AddressMapper
 from telehelper.datapath.vif import Vif
 from telehelper.errors import CidrConflict
-from telehelper.messages import Connect, RouteSpec, VifOpened
+from telehelper.messages import Connect, VifOpened
 from telehelper.rpc.manager_pb2 import Cidr, ClusterInfo
 
 if TYPE_CHECKING:
@@ -43,12 +43,13 @@ class Netd:
         """The routes that it was told last, without the resolver's."""
         return self.configured[-1][1][1:]
 
-    async def open_vif(self, mtu: int) -> tuple[VifOpened, int]:
+    async def open_vif(self, mtu: int, *, wide: bool = False) -> tuple[VifOpened, int]:
+        self.wide = wide
         return VifOpened("tele0", 7, 0, 10), -1
 
-    async def configure(self, addresses: Sequence[str], routes: Sequence[RouteSpec]) -> None:
+    async def configure(self, addresses: Sequence[str], routes: Sequence[str]) -> None:
         await self.answers.wait()
-        cidrs = [route.cidr for route in routes]
+        cidrs = list(routes)
         for refused in self.refuses & set(cidrs):
             raise CidrConflict.of(refused, refused, "eth9")
         self.configured.append((list(addresses), cidrs))
@@ -178,6 +179,21 @@ def test_every_choice_is_passed_on(machine: Machine) -> None:
     routes = machine.set_routes(PODS, on_conflict="exclude")[1]
     assert not any(ip_network(r).overlaps(VPN.network) for r in routes)
     assert machine.rows("skipped") == [("10.244.8.0/24", "tun0", "podCIDR")]
+
+
+def test_wide_networks_are_routed_if_the_user_insists_and_status_says_so(machine: Machine) -> None:
+    info = ClusterInfo(cidrs=[Cidr(cidr="64.0.0.0/3", kind="user", source="--cidr")])
+    for allow in (False, True):
+        request = Connect("", "", "", 1.0, cidrs=("64.0.0.0/3",), allow_wide=allow)
+
+        async def work(request: Connect = request) -> None:
+            await machine.vif.open(wide=request.allow_wide)
+            await machine.vif.set_routes(info, request, [])
+
+        asyncio.run(work())
+        assert machine.netd.wide is allow
+        assert ("64.0.0.0/3" in machine.netd.routes) is allow
+        assert any("--allow-wide" in line for line in machine.vif.notices) is allow
 
 
 def test_a_network_that_appears_later_is_noted_and_the_rest_kept(machine: Machine) -> None:

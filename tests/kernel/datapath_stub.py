@@ -12,7 +12,7 @@ import sys
 import time
 
 from telehelper.codec import Decoder, encode
-from telehelper.messages import PROTOCOL_VERSION, Configure, Message, OpenVif, RouteSpec
+from telehelper.messages import PROTOCOL_VERSION, Configure, Message, OpenVif
 
 
 def receive(netd: socket.socket) -> str:
@@ -36,7 +36,7 @@ def bring_up(netd: socket.socket) -> None:
     answers = [
         receive(netd),
         ask(netd, OpenVif(PROTOCOL_VERSION, 65000)),
-        ask(netd, Configure(("198.19.240.1/32",), (RouteSpec("198.18.0.0/20"),))),
+        ask(netd, Configure(("198.19.240.1/32",), ("198.18.0.0/20",))),
     ]
     if answers != ["NetdReady", "VifOpened", "Done"]:
         sys.exit(f"netd answered {answers}")

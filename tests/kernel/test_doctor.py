@@ -22,7 +22,7 @@ from telehelper import messages, observing, views
 from telehelper.errors import HelperLost
 
 import telemagic
-from telemagic import elevate, frames, looking
+from telemagic import elevate, frames, helper_copy, looking
 from telemagic.__main__ import main
 from telemagic.control_fake import STATUS, FakeLauncher, Script
 from telemagic.doctor import checks, cluster, connected
@@ -262,6 +262,25 @@ def test_our_resolv_conf_is_left(machine: Machine, files: dict[str, str], is_sta
     found = findings(machine)["leftovers"]
     assert found.level is (WARNING if is_stale else OK)
     assert ("netd 77 has gone" in found.found) == is_stale
+
+
+@pytest.mark.parametrize(
+    ("state", "level", "words"),
+    [
+        ("absent", OK, "this environment's"),
+        ("ready", OK, "the root-owned copy"),
+        ("other", WARNING, "an older one"),
+        ("unsafe", PROBLEM, "not to be trusted: an older one"),
+    ],
+)
+def test_which_netd_would_run(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, state: str, level: Level, words: str
+) -> None:
+    monkeypatch.setattr(helper_copy, "look", lambda _: helper_copy.Copy(state, "1", "an older one"))
+    found = findings(machine)["netd"]
+    assert found.level is level
+    assert words in found.found
+    assert bool(found.remedy) is (level is not OK)
 
 
 def test_the_marker_is_what_netd_writes(machine: Machine) -> None:

@@ -16,6 +16,8 @@ import yaml
 from multidict import CIMultiDict
 from telehelper.errors import CredentialsRefused, KubeconfigError
 from telehelper.kube.access import ApiAccess, Identity
+from telehelper.kube.exec_plugin import Credential, PluginSpec
+from telehelper.kube.kubeconfig import read_context
 
 from tests.kube.api_server import TOKEN, Pki, kubeconfig
 
@@ -420,3 +422,15 @@ def test_a_service_account_on_ipv6(tmp_path: Path, pki: Pki) -> None:
     access = ApiAccess.in_cluster(tmp_path, "fd00::1", 443)
     assert access.server == "https://[fd00::1]:443"
     assert access.host == "fd00::1"
+
+
+def test_no_secret_is_in_a_repr(tmp_path: Path, pki: Pki) -> None:
+    user = {"token": "tok-SECRET", "password": "pw-SECRET", "username": "me"}
+    path = kubeconfig(
+        tmp_path, pki, SERVER, user=user, cluster={"proxy-url": "http://me:pw-SECRET@proxy:3128"}
+    )
+    access = ApiAccess.from_kubeconfig(str(path))
+    assert "SECRET" in str(access.headers())
+    spec = PluginSpec("login", ("--password", "pw-SECRET"), {"KEY": "SECRET"}, "v1", "", {"token": "SECRET"})
+    for thing in (access, read_context(str(path)), spec, Credential("SECRET", "", "SECRET")):
+        assert "SECRET" not in repr(thing), thing

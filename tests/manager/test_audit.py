@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from telehelper.manager import audit
 from telehelper.manager.audit import AuditLog
 
 if TYPE_CHECKING:
@@ -89,3 +90,20 @@ def test_nobody_reads_it(pipe: tuple[int, int]) -> None:
     log = AuditLog(pipe[1])
     log("to nobody")
     log("and again")
+
+
+def test_what_is_over_the_rate_is_counted(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "BURST", 3)
+    now = [100.0]
+    log = AuditLog(pipe[1], clock=lambda: now[0])
+    for number in range(5):
+        log(str(number))
+    assert os.read(pipe[0], 100) == b"0\n1\n2\n"
+    now[0] += 1.0
+    log("later")
+    assert os.read(pipe[0], 100) == b"2 lines were left out: more than 1000 per second\nlater\n"
+    log("on")
+    log("and on")
+    log("too many")
+    log.flush()
+    assert os.read(pipe[0], 100) == b"on\nand on\n1 lines were left out: more than 1000 per second\n"

@@ -25,7 +25,6 @@ from telehelper.manager.dialer import (
     FakeDialer,
     SocketDialer,
     is_connected,
-    refusal,
 )
 from telehelper.manager.poller import Poller
 
@@ -150,14 +149,6 @@ def test_cancelled_dial_is_silent() -> None:
         assert (sock.fileno(), len(poller)) == (-1, 0)
 
     run(scenario)
-
-
-def test_refusals_are_remembered_for_each_answer() -> None:
-    for _ in range(2):
-        assert "loopback" in refusal(LOOPBACK)
-        assert refusal(LOOPBACK, allow_loopback=True) == ""
-        assert refusal(ip_address("10.1.2.3")) == ""
-        assert "multicast" in refusal(ip_address("ff02::1"))
 
 
 def test_last_descriptors_are_not_for_flows(monkeypatch: pytest.MonkeyPatch) -> None:

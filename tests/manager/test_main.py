@@ -125,3 +125,10 @@ def test_command_line() -> None:
         1.0,
         True,
     )
+
+
+def test_the_nodes_addresses_are_not_to_be_dialed_unless_that_is_allowed() -> None:
+    environ = {"NODE_IPS": "10.0.0.7,fd00::7"}
+    assert list(map(str, parse_config([], environ).node_addresses)) == ["10.0.0.7", "fd00::7"]
+    assert parse_config(["--allow-node"], environ).node_addresses == ()
+    assert parse_config([], {"NODE_IPS": ""}).node_addresses == ()

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import socket
 import struct
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import grpc
@@ -266,6 +267,9 @@ def test_dial_can_be_called_off() -> None:
     run(scenario)
 
 
+NODE = (ip_address("198.51.100.7"),)
+
+
 @pytest.mark.parametrize(
     ("dst", "why"),
     [
@@ -275,16 +279,78 @@ def test_dial_can_be_called_off() -> None:
         ("169.254.169.254", "link-local"),
         ("fe80::1", "link-local"),
         ("224.0.0.1", "multicast"),
+        ("100.100.100.200", "metadata"),
+        ("::ffff:169.254.169.254", "link-local"),
+        ("198.51.100.7", "node"),
     ],
 )
 @pytest.mark.parametrize("protocol", [Proto.TCP, Proto.UDP])
 def test_what_must_not_be_dialed(dst: str, why: str, protocol: Proto) -> None:
     async def scenario() -> None:
-        async with near_side(dialer=FakeDialer(), allow_loopback=False) as near:
+        async with near_side(dialer=FakeDialer(), allow_loopback=False, node_addresses=NODE) as near:
             frame = await (await near.carrier()).open(80, dst, protocol=protocol).next()
             assert frame.type is FrameType.REJECTED
             assert decode_coded(frame)[0] == errno.EACCES
             assert why in decode_coded(frame)[1]
+
+    run(scenario)
+
+
+def test_a_sessions_token_is_in_no_line_of_the_log_and_no_repr() -> None:
+    async def scenario() -> None:
+        async with service(echo) as port, near_side() as near:
+            token = (await near.session()).token
+            carrier = await near.carrier(token)
+            await carrier.open(port).opened()
+            await near.raw_carrier(token[:-1] + "~")
+            await carrier.close()
+            known = near.manager.sessions._sessions
+            assert len(token) == 64
+            assert token not in "\n".join([*near.log, repr(known), repr(vars(near.manager))])
+            assert any("dial session=" in line for line in near.log)
+
+    run(scenario)
+
+
+def test_the_manager_does_not_dial_itself() -> None:
+    async def scenario() -> None:
+        async with near_side() as near:
+            carrier = await near.carrier()
+            for port in (near.manager.grpc_port, near.manager.carrier_port):
+                frame = await carrier.open(port).next()
+                assert frame.type is FrameType.REJECTED
+                code, reason = decode_coded(frame)
+                assert (code, "the traffic manager itself" in reason) == (errno.EACCES, True)
+
+    run(scenario)
+
+
+def test_limit_of_the_rate_of_flows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MAX_FLOWS", 1)
+    monkeypatch.setattr(sessions, "OPEN_RATE", 0)
+
+    async def scenario() -> None:
+        async with service(echo) as port, near_side() as near:
+            carrier = await near.carrier()
+            await carrier.open(port).opened()
+            frame = await carrier.open(port).next()
+            assert frame.type is FrameType.REJECTED
+            code, reason = decode_coded(frame)
+            assert code == errno.EMFILE
+            assert "flows per second" in reason
+
+    run(scenario)
+
+
+def test_limit_of_carriers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("telehelper.manager.mux_server.MAX_USERS", 1)
+
+    async def scenario() -> None:
+        async with near_side() as near:
+            token = (await near.session()).token
+            await near.carrier(token)
+            with pytest.raises(AssertionError, match="carriers already"):
+                await near.carrier(token)
 
     run(scenario)
 

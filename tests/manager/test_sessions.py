@@ -51,3 +51,13 @@ def test_flows_are_summed_and_sessions_limited(monkeypatch: pytest.MonkeyPatch) 
         session.flows = flows
     assert known.flows == 7
     assert known.open("me", 0.0) is None
+
+
+def test_flows_are_opened_at_a_bounded_rate() -> None:
+    one = table().open("me", 0.0)
+    assert one is not None
+    assert all(one.may_open(1000.0) for _ in range(sessions.MAX_FLOWS))
+    assert not one.may_open(1000.0)
+    assert not one.may_open(1000.0 + 0.5 / sessions.OPEN_RATE)
+    assert all(one.may_open(1001.0) for _ in range(sessions.OPEN_RATE))
+    assert not one.may_open(1001.0)

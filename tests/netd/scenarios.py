@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import resource
 import signal
 import socket
 import subprocess
@@ -26,11 +28,11 @@ from telehelper.messages import (
     Message,
     NetdReady,
     OpenVif,
-    RouteSpec,
     SetDns,
     Undo,
     VifOpened,
 )
+from telehelper.netd.powers import CAP_NET_ADMIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +41,7 @@ M = TypeVar("M", bound=Message)
 RESOLV_CONF = Path("/etc/resolv.conf")
 BOUND = 5.0  # seconds; the promise is that everything of ours is gone by then
 ADDRESSES = ("198.19.240.1/32", "2001:2::1/128")
-ROUTES = (RouteSpec("198.18.0.0/20", 1400), RouteSpec("198.19.240.2/32"), RouteSpec("fd00:10::/64"))
+ROUTES = ("198.18.0.0/20", "198.19.240.2/32", "fd00:10::/64")
 DNS = SetDns("resolvconf", "198.19.240.2", ("shop.svc.cluster.local",))
 
 
@@ -77,18 +79,16 @@ def helpers() -> list[int]:
 class Netd:
     """A real netd and our end of its socket."""
 
-    def __init__(self) -> None:
+    def __init__(self, *how: str) -> None:
         self.sock, far = socket.socketpair()
         self.sock.settimeout(BOUND)
-        command = [sys.executable, "-I", "-m", "telehelper.netd"]
-        began = time.monotonic()
+        command = [sys.executable, "-I", *(how or ("-m", "telehelper.netd"))]
         self.process = subprocess.Popen(command, stdin=far, stderr=subprocess.PIPE, start_new_session=True)
         far.close()
         self.fds: list[int] = []
         self.decoder = Decoder()
         self.pid = self.receive(NetdReady).pid
         PIDS.add(self.pid)
-        self.start_time = time.monotonic() - began
 
     def receive(self, kind: type[M]) -> M:
         while True:
@@ -149,17 +149,13 @@ def what_is_configured_is_there() -> None:
         "198.18.0.0/20": "84",
         "198.19.240.2": "84",
     }
-    (metrics,) = next(
-        r["metrics"] for r in shown("route", "show", "dev", vif.name) if r["dst"] == "198.18.0.0/20"
-    )  # type: ignore[misc]
-    assert metrics["mtu"] == 1400
     assert [route["dst"] for route in shown("-6", "route", "show", "dev", vif.name, "proto", "84")] == [
         "fd00:10::/64"
     ]
     (addresses,) = shown("addr", "show", "dev", vif.name)
     hosts = [entry["local"] for entry in addresses["addr_info"]]  # type: ignore[attr-defined]
     assert hosts == ["198.19.240.1", "2001:2::1"], "and no link-local one"
-    netd.ask(Configure(ADDRESSES[:1], (RouteSpec("198.18.0.0/20", 9000), RouteSpec("198.18.64.0/20"))), Done)
+    netd.ask(Configure(ADDRESSES[:1], ("198.18.0.0/20", "198.18.64.0/20")), Done)
     assert {route["dst"] for route in shown("route", "show", "dev", vif.name)} == {
         "198.18.0.0/20",
         "198.18.64.0/20",
@@ -196,7 +192,7 @@ def forbidden_ipv6_is_refused() -> None:
         "::/0", "::1/128", "::/128", "::ffff:10.0.0.0/104", "fe80::/10", "fe80::/64", "ff00::/8", "ff02::1/128",
         "fc00::/7", "2000::/15",
     ):  # fmt: skip
-        failed = netd.ask(Configure(ADDRESSES, (*ROUTES, RouteSpec(cidr))), Failed)
+        failed = netd.ask(Configure(ADDRESSES, (*ROUTES, cidr)), Failed)
         assert failed.slug == "helper-refused", (cidr, failed)
     for address in ("2001:2::/64", "2001:2:1::1/128", "fe80::1/128", "fd00::1/128", "::1/128"):
         failed = netd.ask(Configure((*ADDRESSES, address), ROUTES), Failed)
@@ -248,7 +244,7 @@ def killed_under_and_over_another() -> None:
         lower, upper = Netd(), Netd()
         lower.bring_up()
         upper.ask(OpenVif(PROTOCOL_VERSION, 65000), VifOpened)
-        upper.ask(Configure(("198.19.240.5/32",), (RouteSpec("198.19.240.6/32"),)), Done)
+        upper.ask(Configure(("198.19.240.5/32",), ("198.19.240.6/32",)), Done)
         upper.ask(SetDns("auto", "198.19.240.6", ()), DnsSet)
         order = (
             [(lower, "198.19.240.6"), (upper, "")] if lower_first else [(upper, "198.19.240.2"), (lower, "")]
@@ -290,7 +286,7 @@ def hostile_networks_are_refused() -> None:
         ("10.0.0.0/8", "cidr-conflict"),  # the default gateway is in there
         ("10.31.1.1/32", "cidr-conflict"),
     ):
-        failed = netd.ask(Configure(ADDRESSES[:1], (*ROUTES[:2], RouteSpec(cidr))), Failed)
+        failed = netd.ask(Configure(ADDRESSES[:1], (*ROUTES[:2], cidr)), Failed)
         assert failed.slug == slug, (cidr, failed)
     assert shown("route") == before
     netd.ask(Undo(), Done)
@@ -305,9 +301,9 @@ def a_vpns_network_is_taken_and_given_back() -> None:
     before = shown("route")
     netd = Netd()
     netd.ask(OpenVif(PROTOCOL_VERSION, 1500), VifOpened)
-    failed = netd.ask(Configure(ADDRESSES[:1], (RouteSpec("10.96.0.0/16"),)), Failed)
+    failed = netd.ask(Configure(ADDRESSES[:1], ("10.96.0.0/16",)), Failed)
     assert failed.data["device"] == "tun0", failed
-    halves = tuple(RouteSpec(cidr) for cidr in ("10.96.1.0/25", "10.96.1.128/25"))
+    halves = tuple(cidr for cidr in ("10.96.1.0/25", "10.96.1.128/25"))
     netd.ask(Configure(ADDRESSES[:1], halves), Done)
     assert [shown("route", "get", f"10.96.1.{n}")[0]["dev"] for n in (0, 127, 128, 255)] == ["tele0"] * 4
     netd.ask(Configure(ADDRESSES[:1], halves[:1]), Done)
@@ -323,9 +319,7 @@ def two_side_by_side() -> None:
     assert one.bring_up().name == "tele0"
     assert two.ask(OpenVif(PROTOCOL_VERSION, 65000), VifOpened).name == "tele1"
     assert two.ask(Configure(ADDRESSES, ROUTES), Failed).data["device"] == "tele0"
-    two.ask(
-        Configure(("198.19.240.5/32",), (RouteSpec("198.18.64.0/20"), RouteSpec("198.19.240.6/32"))), Done
-    )
+    two.ask(Configure(("198.19.240.5/32",), ("198.18.64.0/20", "198.19.240.6/32")), Done)
     two.ask(SetDns("auto", "198.19.240.6", ()), DnsSet)
     assert nameservers() == ["198.19.240.6"], "the second one on top"
     one.ask(Undo(), Done)
@@ -453,16 +447,88 @@ def a_bind_mounted_file_comes_back() -> None:
 
 def it_is_small_inside() -> None:
     os.environ["PYTHONPATH"] = "/nowhere"
+    os.environ["TELEMAGIC_TEST_SECRET"] = "x"
     netd = Netd()
-    status = dict(
-        line.split(":\t", 1)
-        for line in Path(f"/proc/{netd.pid}/status").read_text().splitlines()
-        if ":\t" in line
-    )
-    assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 1 << 12 | 1 << 1
-    assert status["NoNewPrivs"] == "1"
-    assert status["Umask"] == "0077"
     netd.bring_up()
+    for pid in (netd.pid, netd.guardian()):
+        status = dict(
+            line.split(":\t", 1)
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+            if ":\t" in line
+        )
+        sets = {name: int(status[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapAmb", "CapBnd")}
+        only = 1 << CAP_NET_ADMIN
+        assert sets == {"CapEff": only, "CapPrm": only, "CapInh": 0, "CapAmb": 0, "CapBnd": 0}, sets
+        assert (status["NoNewPrivs"], status["Umask"], status["Threads"]) == ("1", "0077", "1")
+        assert os.readlink(f"/proc/{pid}/cwd") == "/"
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        assert re.search(r"Max core file size +0 +0 ", limits), limits
+        assert re.search(r"Max open files +64 +64 ", limits), limits
+    netd.ask(Undo(), Done)
+    assert netd.ended() == 0
+
+
+# Runs netd, and ends it at the first import of a file after it has given up its rights.
+NO_IMPORTS = """
+import sys
+from telehelper.netd import main
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        main.log(f"imported {name}")
+        sys.exit(99)
+def drop(real=main.drop):
+    real()
+    sys.meta_path.insert(0, Nothing())
+main.drop = drop
+sys.exit(main.main())
+"""
+
+
+def nothing_is_imported_once_rights_are_gone() -> None:
+    netd = Netd("-c", NO_IMPORTS)
+    netd.bring_up()
+    netd.ask(Configure(ADDRESSES, (*ROUTES, "169.254.0.0/16")), Failed)
+    netd.ask(Configure((*ADDRESSES, "198.19.240.9/32"), ROUTES[:1]), Done)
+    netd.ask(SetDns("resolved", "198.19.240.9", (), domains=("cluster.local",)), Failed)
+    netd.ask(SetDns("none", "198.19.240.9", ()), DnsSet)
+    netd.ask(Undo(), Done)
+    assert netd.ended() == 0
+
+
+def a_read_only_file_comes_back() -> None:
+    RESOLV_CONF.chmod(0o444)
+    netd = Netd()
+    netd.bring_up()
+    assert nameservers() == ["198.19.240.2"]
+    os.kill(netd.pid, signal.SIGKILL)
+    netd.ended()
+    until(lambda: nameservers() != ["198.19.240.2"], "the old one is back")
+    assert RESOLV_CONF.stat().st_mode & 0o777 == 0o444
+    RESOLV_CONF.chmod(0o644)
+
+
+def the_data_plane_dies_while_another_holds_its_socket() -> None:
+    """As a login plugin that was forked at the wrong moment might."""
+    netd = Netd()
+    child = os.fork()
+    if not child:
+        netd.bring_up()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert netd.ended() == 0
+
+
+def wide_networks_need_the_users_word() -> None:
+    netd = Netd()
+    netd.ask(OpenVif(PROTOCOL_VERSION, 1500), VifOpened)
+    assert "too wide" in netd.ask(Configure(ADDRESSES[:1], ("64.0.0.0/3",)), Failed).message
+    netd.ask(Undo(), Done)
+    assert netd.ended() == 0
+    netd = Netd()
+    netd.ask(OpenVif(PROTOCOL_VERSION, 1500, wide=True), VifOpened)
+    assert "too wide" in netd.ask(Configure(ADDRESSES[:1], ("0.0.0.0/0",)), Failed).message
+    netd.ask(Configure(ADDRESSES[:1], ("64.0.0.0/3",)), Done)
+    assert shown("route", "get", "80.1.2.3")[0]["dev"] == "tele0"
     netd.ask(Undo(), Done)
     assert netd.ended() == 0
 
@@ -471,18 +537,19 @@ def without_a_socket_it_says_why() -> None:
     command = [sys.executable, "-I", "-m", "telehelper.netd"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert done.returncode == 78
-    assert done.stderr.startswith("telemagic-netd: standard input is no socket"), done.stderr
+    assert done.stderr.startswith("telemagic-netd: cannot start: standard input is no socket"), done.stderr
 
 
 def it_starts_fast() -> None:
-    times = []
-    for _ in range(5):
+    """Measured in processor time: beside others, the clock says nothing."""
+    for _ in range(3):
         netd = Netd()
-        times.append(netd.start_time)
         netd.ask(Undo(), Done)
         netd.ended()
-    print(f"netd start to NetdReady: {min(times):.3f} s (best of 5), {max(times):.3f} s (worst)")  # noqa: T201
-    assert min(times) < 0.5, "the data plane takes as long to start, side by side"
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = (used.ru_utime + used.ru_stime) / 3
+    print(f"netd from start to end: {seconds:.3f} s of a processor")  # noqa: T201
+    assert seconds < 0.6, "the data plane takes as long to start, side by side"
 
 
 SCENARIOS = [
@@ -509,6 +576,10 @@ SCENARIOS = [
     a_link_comes_back_as_a_link,
     a_bind_mounted_file_comes_back,
     it_is_small_inside,
+    nothing_is_imported_once_rights_are_gone,
+    a_read_only_file_comes_back,
+    the_data_plane_dies_while_another_holds_its_socket,
+    wide_networks_need_the_users_word,
     without_a_socket_it_says_why,
     it_starts_fast,
 ]

@@ -1,55 +1,39 @@
-"""The guardian restores if, and only if, netd died without having done so."""
+"""The guardian restores when netd's end of the pair is closed, by whomever."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from telehelper.netd.guardian import IN_PLACE, Guardian, keep_watch
+from telehelper.netd.guardian import Guardian
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def watched(word: bytes) -> list[str]:
-    netd, guardian = socket.socketpair()
-    netd.sendall(word)
-    netd.shutdown(socket.SHUT_WR)
-    done: list[str] = []
-    keep_watch(guardian, lambda: done.append("restored"))
-    assert netd.recv(1) == IN_PLACE
-    netd.close()
-    guardian.close()
-    return done
-
-
-def test_eof_means_that_netd_was_killed() -> None:
-    assert watched(b"") == ["restored"]
-
-
-def test_a_word_means_that_it_was_not() -> None:
-    assert watched(b".") == []
-
-
-@pytest.mark.parametrize("killed", [False, True])
-def test_a_dismissed_guardian_is_reaped_and_does_nothing(tmp_path: Path, killed: bool) -> None:
-    guardian = Guardian((tmp_path / "restored").touch)
-    if killed:
-        os.kill(guardian.pid, signal.SIGKILL)
-    guardian.dismiss()
-    with pytest.raises(ChildProcessError):
-        os.waitpid(guardian.pid, os.WNOHANG)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_guardian_left_alone_restores(tmp_path: Path) -> None:
     guardian = Guardian((tmp_path / "restored").touch)
+    assert not list(tmp_path.iterdir())
     guardian._sock.close()  # what the kernel does when netd is killed
     os.waitpid(guardian.pid, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["restored"]
+
+
+def test_a_dismissed_guardian_restores_what_may_be_left_and_is_reaped(tmp_path: Path) -> None:
+    guardian = Guardian((tmp_path / "restored").touch)
+    guardian.dismiss()
+    assert [path.name for path in tmp_path.iterdir()] == ["restored"]
+    with pytest.raises(ChildProcessError):
+        os.waitpid(guardian.pid, os.WNOHANG)
+
+
+def test_a_guardian_that_fails_ends_all_the_same(tmp_path: Path) -> None:
+    guardian = Guardian((tmp_path / "no" / "such" / "folder").touch)
+    guardian.dismiss()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(guardian.pid, os.WNOHANG)
 
 
 def test_a_guardian_that_was_killed_long_ago_is_dismissed_all_the_same(tmp_path: Path) -> None:
@@ -57,3 +41,15 @@ def test_a_guardian_that_was_killed_long_ago_is_dismissed_all_the_same(tmp_path:
     os.kill(guardian.pid, signal.SIGKILL)
     os.waitid(os.P_PID, guardian.pid, os.WEXITED | os.WNOWAIT)
     guardian.dismiss()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_guardian_has_nothing_else_of_ours(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    guardian = Guardian((tmp_path / "restored").touch)
+    held = {os.readlink(f"/proc/{guardian.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{guardian.pid}/fd")}
+    assert {name.partition(":")[0] for name in held} == {"socket", os.devnull}
+    assert os.getsid(guardian.pid) == guardian.pid
+    guardian.dismiss()
+    os.close(reading)
+    os.close(writing)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import subprocess
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from telehelper import netd
 from telehelper.codec import MAX_NETD_MESSAGE, Decoder, Envelope, encode
+from telehelper.errors import HelperMissing
 from telehelper.messages import (
     PROTOCOL_VERSION,
     Configure,
@@ -18,7 +23,6 @@ from telehelper.messages import (
     Message,
     NetdReady,
     OpenVif,
-    RouteSpec,
     Undo,
     VifOpened,
 )
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OPEN = OpenVif(PROTOCOL_VERSION, 65000)
-CONFIGURE = Configure((), (RouteSpec("10.0.0.0/8"),))
+CONFIGURE = Configure((), ("10.0.0.0/8",))
 
 
 class Bench:
@@ -42,6 +46,7 @@ class Bench:
         self.net = RecordingNet()
         self.said: list[str] = []
         self.fds: list[int] = []
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # as adopt() does
         self.waking, self.wake = os.pipe()
 
     def open_vif(self) -> Vif:
@@ -80,7 +85,7 @@ def started() -> Iterator[Bench]:
             os.close(fd)
 
 
-READY = NetdReady(PROTOCOL_VERSION, os.getpid())
+READY = NetdReady(PROTOCOL_VERSION, os.getpid(), str(Path(netd.__file__).parents[2]))
 
 
 def test_ready_comes_unasked_and_undo_ends_it() -> None:
@@ -156,6 +161,35 @@ def test_a_message_that_ends_early_is_waited_for_and_given_up_at_eof() -> None:
         assert bench.net.deeds == []
 
 
+# --- who speaks --------------------------------------------------------------------------------------------------
+
+OTHER = "import os, sys; os.write(int(sys.argv[1]), bytes.fromhex(sys.argv[2]))"
+
+
+@contextmanager
+def another_asks(bench: Bench, request: Message) -> Iterator[None]:
+    """Have another process make a request, with a copy of our end, and end; it is reaped afterwards."""
+    fd = bench.near.fileno()
+    command = [sys.executable, "-I", "-c", OTHER, str(fd), encode(request, 1).hex()]
+    with subprocess.Popen(command, pass_fds=[fd]):
+        yield
+
+
+def test_the_death_of_who_speaks_is_the_end_though_others_hold_the_socket() -> None:
+    with started() as bench, another_asks(bench, OPEN):
+        assert bench.run() == EX_OK
+        assert [type(answer) for answer in bench.answers()] == [NetdReady, VifOpened]
+        assert bench.said[-3:] == ["made tele0", "the data plane has ended", "undone: interface tele0"]
+
+
+def test_a_second_process_is_a_surprise() -> None:
+    with started() as bench:
+        bench.send(OPEN)
+        with another_asks(bench, Undo()):
+            assert bench.run() == EX_PROTOCOL
+        assert bench.said[-2:] == ["giving up: a second process speaks", "undone: interface tele0"]
+
+
 # --- standard input ----------------------------------------------------------------------------------------------
 
 
@@ -163,7 +197,6 @@ def test_a_unix_stream_socket_is_adopted() -> None:
     near, far = socket.socketpair()
     fd = far.detach()
     sock = adopt(fd)
-    assert sock is not None
     assert os.readlink(f"/proc/self/fd/{fd}") == os.devnull
     near.sendall(b"x")
     assert sock.recv(1) == b"x"
@@ -174,10 +207,11 @@ def test_a_unix_stream_socket_is_adopted() -> None:
 
 def test_nothing_else_is() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
-    assert adopt(null) is None
-    os.close(null)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        assert adopt(sock.fileno()) is None
+        for fd in (null, sock.fileno()):
+            with pytest.raises(HelperMissing, match="standard input is no socket"):
+                adopt(fd)
+    os.close(null)
 
 
 # --- the log -----------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from telehelper.messages import (
     Failed,
     Message,
     OpenVif,
-    RouteSpec,
     SetDns,
     Undo,
     VifOpened,
@@ -25,7 +24,7 @@ from telehelper.netd.plan import Held
 from telehelper.netd.vif import Vif
 
 OPEN = OpenVif(PROTOCOL_VERSION, 65000)
-CONFIGURE = Configure(("198.19.240.1/32",), (RouteSpec("198.18.0.0/20", 1400), RouteSpec("198.19.240.2/32")))
+CONFIGURE = Configure(("198.19.240.1/32",), ("198.18.0.0/20", "198.19.240.2/32"))
 DNS = SetDns("auto", "198.19.240.2", ("shop.svc.cluster.local", "svc.cluster.local"))
 
 
@@ -66,13 +65,13 @@ def test_a_session_from_start_to_end() -> None:
     # >> SetDns  << DnsSet
     assert bench.ask(DNS) == Reply(DnsSet("resolvconf"))
     # >> fewer routes  << Done
-    assert bench.ask(Configure(("198.19.240.1/32",), (RouteSpec("198.19.240.2/32"),))) == Reply(Done())
+    assert bench.ask(Configure(("198.19.240.1/32",), ("198.19.240.2/32",))) == Reply(Done())
     # >> Undo  << Done, and the end
     assert bench.ask(Undo()) == Reply(Done(), last=True)
     assert bench.deeds == [
         "up 7 mtu 65000",
         "add 198.19.240.1/32 dev 7",
-        "add 198.18.0.0/20 dev 7 mtu 1400",
+        "add 198.18.0.0/20 dev 7",
         "add 198.19.240.2/32 dev 7",
         "resolver 198.19.240.2 shop.svc.cluster.local svc.cluster.local",
         "drop 198.18.0.0/20 dev 7",
@@ -82,7 +81,7 @@ def test_a_session_from_start_to_end() -> None:
     assert bench.log == [
         "made tele0",
         "add address 198.19.240.1/32",
-        "add route 198.18.0.0/20 mtu 1400",
+        "add route 198.18.0.0/20",
         "add route 198.19.240.2/32",
         "resolver: resolvconf",
         "drop route 198.18.0.0/20",
@@ -108,7 +107,7 @@ def test_undo_happens_once() -> None:
 def test_a_refused_value_changes_nothing_and_netd_goes_on() -> None:
     bench = Bench()
     bench.ask(OPEN)
-    assert slug(bench.ask(Configure((), (RouteSpec("0.0.0.0/0"),)))) == "helper-refused"
+    assert slug(bench.ask(Configure((), ("0.0.0.0/0",)))) == "helper-refused"
     assert bench.deeds == []
     assert bench.ask(CONFIGURE) == Reply(Done())
 
@@ -117,10 +116,10 @@ def test_a_network_that_appears_later_does_not_keep_the_rest_from_changing() -> 
     bench = Bench()
     bench.ask(OPEN, CONFIGURE)
     bench.net.routes().append(Held(ip_network("198.18.3.0/24"), 2))  # inside a route that we have
-    more = Configure(CONFIGURE.addresses, (*CONFIGURE.routes, RouteSpec("10.3.0.1/32")))
+    more = Configure(CONFIGURE.addresses, (*CONFIGURE.routes, "10.3.0.1/32"))
     assert bench.ask(more) == Reply(Done())
     assert bench.deeds[-1] == "add 10.3.0.1/32 dev 7"
-    clashing = Configure(CONFIGURE.addresses, (*more.routes, RouteSpec("198.18.2.0/23")))
+    clashing = Configure(CONFIGURE.addresses, (*more.routes, "198.18.2.0/23"))
     assert slug(bench.ask(clashing)) == "cidr-conflict", "what is new is looked at"
     bench.ask(Configure(CONFIGURE.addresses, CONFIGURE.routes[1:]))
     assert slug(bench.ask(CONFIGURE)) == "cidr-conflict", "and what was gone is new"
@@ -144,7 +143,7 @@ def test_a_refusing_kernel_leaves_the_former_configuration() -> None:
     bench = Bench()
     bench.ask(OPEN, CONFIGURE)
     bench.net.refuse = ("add 10.0.0.0/8 dev 7",)
-    wider = Configure(CONFIGURE.addresses, (*CONFIGURE.routes, RouteSpec("10.0.0.0/8")))
+    wider = Configure(CONFIGURE.addresses, (*CONFIGURE.routes, "10.0.0.0/8"))
     assert slug(bench.ask(wider)) == "vif"
     bench.net.refuse = ()
     bench.deeds.clear()

@@ -14,7 +14,7 @@ from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 from telehelper.errors import VifError
 from telehelper.netd import netlink
 from telehelper.netd.netlink import Netlink
-from telehelper.netd.plan import Held
+from telehelper.netd.plan import Change, Held
 
 LO = socket.if_nametoindex("lo")
 TEN = ip_network("10.0.0.0/8")
@@ -122,12 +122,16 @@ def test_bringing_up_sets_the_mtu() -> None:
         Netlink(Kernel(code=errno.ENODEV)).set_up(7, 9000)
 
 
+def add(text: str) -> Change:
+    return Change("add", ip_network(text))
+
+
 def test_addresses() -> None:
     kernel = Kernel()
-    Netlink(kernel).address("add", 7, ip_interface("198.19.240.1/32"))
-    Netlink(kernel).address("drop", 7, ip_interface("2001:2::1/128"))
+    Netlink(kernel).change(7, Change("add", ip_interface("198.19.240.1/32")))
+    Netlink(kernel).change(7, Change("drop", ip_interface("2001:2::1/128")))
     assert kernel.asked == [
-        ("addr", "add", {"index": 7, "address": "198.19.240.1", "prefixlen": 32}),
+        ("addr", "add", {"index": 7, "address": "198.19.240.1", "prefixlen": 32, "flags": 0}),
         ("addr", "del", {"index": 7, "address": "2001:2::1", "prefixlen": 128, "flags": 2}),  # IFA_F_NODAD
     ]
 
@@ -135,40 +139,37 @@ def test_addresses() -> None:
 def test_routes() -> None:
     kernel = Kernel()
     net = Netlink(kernel)
-    net.route("add", 7, TEN, 0)
-    net.route("change", 7, TEN, 1400)
-    net.route("drop", 7, TEN, 0)
-    net.route("add", 7, ip_network("fd00::/64"), 0)
+    for change in (add("10.0.0.0/8"), Change("drop", TEN), add("fd00::/64")):
+        net.change(7, change)
     assert kernel.asked == [
         ("route", "add", OURS),
-        ("route", "change", OURS | {"metrics": {"mtu": 1400}}),
         ("route", "del", OURS),
         ("route", "add", OURS | {"dst": "fd00::/64", "scope": 0}),  # IPv6 knows no scope
     ]
 
 
-def test_a_refusal_is_an_oserror() -> None:
-    with pytest.raises(FileExistsError):
-        Netlink(Kernel(code=errno.EEXIST)).route("add", 7, TEN, 0)
+def test_a_refusal_says_what_of() -> None:
+    with pytest.raises(VifError, match=r"cannot add route 10.0.0.0/8: File exists"):
+        Netlink(Kernel(code=errno.EEXIST)).change(7, add("10.0.0.0/8"))
 
 
 @pytest.mark.parametrize("code", netlink.GONE)
 def test_dropping_what_is_gone_is_done(code: int) -> None:
-    Netlink(Kernel(code=code)).route("drop", 7, TEN, 0)
-    with pytest.raises(OSError, match=os.strerror(code)):
-        Netlink(Kernel(code=code)).route("change", 7, TEN, 0)
+    Netlink(Kernel(code=code)).change(7, Change("drop", TEN))
+    with pytest.raises(VifError, match=os.strerror(code)):
+        Netlink(Kernel(code=code)).change(7, add("10.0.0.0/8"))
 
 
 def test_other_failures_of_dropping_are_errors() -> None:
-    with pytest.raises(PermissionError):
-        Netlink(Kernel(code=errno.EPERM)).address("drop", 7, ip_interface("198.19.240.1/32"))
+    with pytest.raises(VifError, match=r"cannot drop address 198.19.240.1/32: Operation not permitted"):
+        Netlink(Kernel(code=errno.EPERM)).change(7, Change("drop", ip_interface("198.19.240.1/32")))
 
 
 def test_a_link_is_deleted_by_index_and_name() -> None:
     kernel = Kernel(code=errno.EOPNOTSUPP)
     Netlink(kernel).delete_link(LO, "tele0")  # another interface has the index now
     Netlink(kernel).delete_link(2**31 - 1, "tele0")  # nobody has
-    with pytest.raises(OSError, match=os.strerror(errno.EOPNOTSUPP)):
+    with pytest.raises(VifError, match=os.strerror(errno.EOPNOTSUPP)):
         Netlink(kernel).delete_link(LO, "lo")
     assert kernel.asked == [("link", "del", {"index": LO})]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +15,6 @@ from telehelper.messages import (
     GetStatus,
     Message,
     OpenVif,
-    RouteSpec,
     SetDns,
     Undo,
 )
@@ -24,6 +23,7 @@ from telehelper.netd.permits import (
     HOST_POOLS,
     MAX_ROUTES,
     SHORTEST,
+    WIDEST,
     Gate,
     check_configure,
     check_conflicts,
@@ -40,7 +40,7 @@ DNS = SetDns("auto", "198.19.240.2", ("shop.svc.cluster.local",))
 
 
 def wanted(*cidrs: str, addresses: tuple[str, ...] = ("198.19.240.1/32",)) -> VifConfig:
-    return check_configure(Configure(addresses, tuple(RouteSpec(cidr) for cidr in cidrs)))
+    return check_configure(Configure(addresses, tuple(cidr for cidr in cidrs)))
 
 
 def held(*pairs: tuple[str, int]) -> list[Held]:
@@ -149,18 +149,17 @@ def cidrs(bits: int) -> st.SearchStrategy[str]:
     return pairs.map(lambda pair: str(maker(pair, strict=False)))
 
 
-@given(cidrs(32) | cidrs(128), st.just(0) | st.integers(-1, 70000))
-def test_a_route_that_passes_keeps_every_rule(text: str, mtu: int) -> None:
+@given(cidrs(32) | cidrs(128), st.booleans())
+def test_a_route_that_passes_keeps_every_rule(text: str, wide: bool) -> None:
     try:
-        config = check_configure(Configure((), (RouteSpec(text, mtu),)))
+        config = check_configure(Configure((), (text,)), wide=wide)
     except HelperRefused:
         return
-    ((found, found_mtu),) = config.items()
+    (found,) = config
     assert found == ip_network(text)
     assert isinstance(found, Network)
-    assert found.prefixlen >= SHORTEST[found.version]
+    assert found.prefixlen >= (WIDEST if wide else SHORTEST[found.version])
     assert not any(found.overlaps(forbidden) for forbidden in FORBIDDEN)
-    assert found_mtu == 0 or 1280 <= found_mtu <= 65535
 
 
 @given(st.text(max_size=30))
@@ -173,16 +172,37 @@ def test_any_text_is_an_address_of_ours_or_refused(text: str) -> None:
     assert any(network_of(address).subnet_of(pool) for pool in HOST_POOLS if pool.version == address.version)  # type: ignore[arg-type]  # of the same family
 
 
-def test_a_route_mtu_is_checked() -> None:
-    assert check_configure(Configure((), (RouteSpec("10.0.0.0/8", 1400),))) == {
-        ip_network("10.0.0.0/8"): 1400
-    }
-    with pytest.raises(HelperRefused, match="out of range"):
-        check_configure(Configure((), (RouteSpec("10.0.0.0/8", 100),)))
+@pytest.mark.parametrize("cidr", ["64.0.0.0/3", "10.0.0.0/7", "2000::/3", "fc00::/7"])
+def test_only_the_users_word_makes_wide_ones_good(cidr: str) -> None:
+    assert check_configure(Configure((), (cidr,)), wide=True) == (ip_network(cidr),)
+    with pytest.raises(HelperRefused, match="too wide"):
+        wanted(cidr)
+
+
+@pytest.mark.parametrize(
+    ("cidr", "why"),
+    [
+        ("0.0.0.0/0", "nothing shorter than /3"),
+        ("::/0", "nothing shorter than /3"),
+        ("64.0.0.0/2", "nothing shorter than /3"),
+        ("0.0.0.0/3", "stays the machine's own"),
+        ("96.0.0.0/3", "stays the machine's own"),
+        ("224.0.0.0/3", "stays the machine's own"),
+        ("e000::/3", "stays the machine's own"),
+    ],
+)
+def test_but_not_everything(cidr: str, why: str) -> None:
+    with pytest.raises(HelperRefused, match=why):
+        check_configure(Configure((), (cidr,)), wide=True)
+
+
+def test_what_is_named_twice_is_there_once() -> None:
+    twice = Configure(("198.18.0.1/32",) * 2, ("10.0.0.0/8",) * 2)
+    assert check_configure(twice) == (ip_interface("198.18.0.1/32"), ip_network("10.0.0.0/8"))
 
 
 def test_the_plan_is_bounded() -> None:
-    routes = tuple(RouteSpec(f"10.{n // 256}.{n % 256}.0/24") for n in range(MAX_ROUTES + 1))
+    routes = tuple(f"10.{n // 256}.{n % 256}.0/24" for n in range(MAX_ROUTES + 1))
     assert len(check_configure(Configure((), routes[:-1]))) == MAX_ROUTES
     with pytest.raises(HelperRefused, match="more than"):
         check_configure(Configure((), routes))
@@ -342,5 +362,5 @@ def test_domains_that_would_take_names_away(domain: str, why: str) -> None:
 
 
 def test_domains_are_bounded() -> None:
-    with pytest.raises(HelperRefused, match="more than 256 domains"):
+    with pytest.raises(HelperRefused, match="or 256 domains"):
         check_dns(resolved(*(f"~ns{i}" for i in range(257))), wanted("10.0.0.0/8"))

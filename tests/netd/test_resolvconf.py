@@ -306,16 +306,9 @@ def test_overwritten_while_another_netd_was_waited_for(etc: Etc, monkeypatch: py
     monkeypatch.setattr(resolvconf, "time", SimpleNamespace(sleep=lambda _: etc.path.write_text("newer")))
     directory = os.open(etc.path.parent, os.O_RDONLY)
     fcntl.flock(directory, fcntl.LOCK_EX)
-    assert etc.conf.restore()
+    assert not etc.conf.restore()
     os.close(directory)
     assert etc.path.read_text() == "newer"
-
-
-def test_whether_the_file_leads_to_systemd_resolved(etc: Etc) -> None:
-    etc.path.write_text(OLD)
-    assert not etc.conf.leads_to_resolved()
-    etc.path.write_text("# stub\nnameserver 127.0.0.53\noptions edns0 trust-ad\n")
-    assert etc.conf.leads_to_resolved()
 
 
 def test_the_same_pid_after_a_reboot_is_another_process(etc: Etc) -> None:
@@ -346,11 +339,13 @@ def test_a_path_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
     assert "lsattr" in caught.value.hint
 
 
-def test_writable_is_the_file_or_for_a_link_its_directory(etc: Etc) -> None:
-    assert etc.conf.is_writable()
-    etc.path.symlink_to("/nowhere")
-    assert etc.conf.is_writable()
-    etc.path.unlink()
+@pytest.mark.parametrize("mode", [0o444, 0o400])
+def test_a_read_only_file_keeps_its_mode(etc: Etc, mode: int) -> None:
     etc.path.write_text(OLD)
-    assert etc.conf.is_writable()
-    assert not ResolvConf(etc.path / "missing" / "resolv.conf").is_writable()
+    etc.path.chmod(mode)
+    etc.conf.point(ORDER)
+    assert "198.19.240.2" in etc.path.read_text()
+    assert etc.path.stat().st_mode & 0o777 == mode
+    assert etc.conf.restore()
+    assert etc.path.read_text() == OLD
+    assert etc.path.stat().st_mode & 0o777 == mode

@@ -14,6 +14,7 @@ from telehelper.netd.resolved import Resolved
 from telehelper.netd.resolver import HostResolver, owns_files
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 OLD = "nameserver 10.0.0.1\nnameserver 198.19.240.2\n"
@@ -33,12 +34,10 @@ class FakeBus:
         self.calls: list[str] = []
         self.refuses: dict[str, str] = {}
 
-    def call(self, method: str, signature: str, arguments: tuple[object, ...]) -> str:
-        self.calls.append(method)
-        return self.refuses.get(method, "")
-
-    def close(self) -> None:
-        pass
+    def __call__(self, *calls: tuple[str, str, tuple[object, ...]]) -> Iterator[str]:
+        for method, _, _ in calls:
+            self.calls.append(method)
+            yield self.refuses.get(method, "")
 
 
 @pytest.fixture
@@ -71,6 +70,8 @@ def test_nothing_is_touched_when_it_must_not_be(path: Path, mechanism: str, owne
 def test_auto_does_without_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     resolver = HostResolver(ResolvConf(tmp_path / "missing" / "resolv.conf"), owned=True)
     assert resolver.set(order("auto"), 7) == "none"
+    with pytest.raises(ChildProcessError):  # its guardian is gone already
+        os.waitpid(-1, os.WNOHANG)
 
 
 def test_insisting_on_what_is_not_ours_is_refused(path: Path) -> None:
@@ -78,11 +79,25 @@ def test_insisting_on_what_is_not_ours_is_refused(path: Path) -> None:
         HostResolver(ResolvConf(path), owned=False).set(order("resolvconf"), 7)
 
 
-def test_a_failure_leaves_a_guardian_that_undo_dismisses(tmp_path: Path) -> None:
+def test_a_failure_leaves_no_guardian(tmp_path: Path) -> None:
     resolver = HostResolver(ResolvConf(tmp_path / "missing" / "resolv.conf"), owned=True)
     with pytest.raises(ResolverError):
         resolver.set(order("resolvconf"), 7)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_failure_later_on_leaves_the_guardian_that_was_there(path: Path) -> None:
+    resolver = HostResolver(ResolvConf(path), owned=True)
+    assert resolver.set(order("resolvconf"), 7) == "resolvconf"
+    path.unlink()
+    path.mkdir()  # as good as unwritable
+    with pytest.raises(ResolverError, match="cannot write"):
+        resolver.set(order("resolvconf"), 7)
+    path.rmdir()
+    path.write_text(OLD)
     resolver.undo()
+    assert path.read_text() == OLD
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
@@ -93,7 +108,7 @@ def test_a_failure_leaves_a_guardian_that_undo_dismisses(tmp_path: Path) -> None
 def test_auto_prefers_systemd_resolved_where_the_file_leads_there(path: Path) -> None:
     path.write_text(STUB)
     bus = FakeBus()
-    resolver = HostResolver(ResolvConf(path), owned=True, resolved=Resolved(lambda: bus))
+    resolver = HostResolver(ResolvConf(path), owned=True, resolved=Resolved(bus))
     assert resolver.set(order("auto"), 7) == "resolved"
     assert path.read_text() == STUB
     resolver.undo()
@@ -106,7 +121,7 @@ def test_auto_takes_the_file_where_systemd_resolved_refuses(path: Path) -> None:
     path.write_text(STUB)
     bus = FakeBus()
     bus.refuses["SetLinkDNS"] = "org.freedesktop.DBus.Error.ServiceUnknown"
-    resolver = HostResolver(ResolvConf(path), owned=True, resolved=Resolved(lambda: bus))
+    resolver = HostResolver(ResolvConf(path), owned=True, resolved=Resolved(bus))
     assert resolver.set(order("auto"), 7) == "resolvconf"
     resolver.undo()
     assert path.read_text() == STUB
@@ -118,7 +133,7 @@ def test_auto_takes_the_file_where_systemd_resolved_refuses(path: Path) -> None:
 def test_one_may_be_asked_for_after_the_other(path: Path) -> None:
     path.write_text(STUB)
     bus = FakeBus()
-    resolver = HostResolver(ResolvConf(path), owned=True, resolved=Resolved(lambda: bus))
+    resolver = HostResolver(ResolvConf(path), owned=True, resolved=Resolved(bus))
     assert resolver.set(order("resolved"), 7) == "resolved"
     assert resolver.set(order("resolved"), 7) == "resolved"
     assert bus.calls.count("RevertLink") == 0
@@ -135,7 +150,7 @@ def test_one_may_be_asked_for_after_the_other(path: Path) -> None:
 
 def test_systemd_resolved_of_another_network_is_not_told(path: Path) -> None:
     bus = FakeBus()
-    resolver = HostResolver(ResolvConf(path), owned=False, resolved=Resolved(lambda: bus))
+    resolver = HostResolver(ResolvConf(path), owned=False, resolved=Resolved(bus))
     with pytest.raises(ResolverError, match="shared with a network outside"):
         resolver.set(order("resolved"), 7)
     assert bus.calls == []

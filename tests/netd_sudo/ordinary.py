@@ -52,7 +52,8 @@ def become(sudoers: str) -> None:
     if libc.unshare(CLONE_NEWNS | CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "unshare")
     mount("--make-rprivate", "/")
-    mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
+    for empty in ("/run", "/usr/local"):
+        mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", empty)
     folder = Path(tempfile.mkdtemp(dir="/run"))
     folder.chmod(0o755)
     line = f"{NAME}:x:{UID}:{UID}::/nonexistent:/bin/sh\n"

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from telehelper.errors import HelperMissing, SudoDenied, TelemagicError
+from telehelper import __version__
+from telehelper.errors import HelperMissing, HelperRefused, SudoDenied, TelemagicError
 
-from telemagic import launch
+from telemagic import helper_copy, launch, live, privileged
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -225,6 +229,72 @@ async def no_new_privs() -> None:
     error, prompts = await refused(kind=HelperMissing)
     assert prompts == []
     assert "no_new_privs" in str(error)
+
+
+async def helper_command(action: str, *answers: str) -> str:
+    """Run `%tele helper ACTION`, typing these answers."""
+    from telemagic.commands import helper
+
+    user = iter(answers)
+    live.can_ask = lambda _shell: True
+    live.getpass.getpass = lambda _prompt="": (look_for_the_password(), next(user))[1]
+    text = repr(await asyncio.to_thread(helper.run, None, Namespace(action=action)))
+    assert list(user) == [], "not everything was asked for"
+    return text
+
+
+async def as_root(script: str) -> None:
+    async def ask(_prompt: str) -> str | None:
+        return RIGHT
+
+    await privileged.run(["/bin/sh", "-c", f"echo begun; {script}"], b"", ask)
+
+
+def sudo_says(*command: str) -> str:
+    done = subprocess.run(
+        ["sudo", "-n", *command], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    return done.stderr
+
+
+async def the_root_owned_copy() -> None:
+    program = helper_copy.DIRECTORY / "netd"
+    assert "none in" in await helper_command("status")
+    text = await helper_command("install", WRONG, RIGHT)
+    assert f'    {getpass.getuser()} ALL=(root) NOPASSWD: {program} ""\n' in text, text
+    assert (
+        await helper_command("status")
+        == f"ready: {program} {__version__}; only root can change it, connect uses it"
+    )
+    for path in (program, *helper_copy.DIRECTORY.rglob("*"), *helper_copy.DIRECTORY.parents):
+        assert path.stat().st_uid == 0, path
+        assert not os.access(path, os.W_OK), path
+    # What the line in sudoers permits: this, and nothing else.
+    assert "standard input is no socket" in sudo_says(program)
+    assert "password is required" in sudo_says(program, "--help")
+    assert "password is required" in sudo_says("/usr/bin/env", program)
+    assert "password is required" in sudo_says("FOO=1", program) or "not allowed to set" in sudo_says(
+        "FOO=1", program
+    )
+    os.environ["TELEMAGIC_STUB"] = "vif"
+    os.environ["PYTHONPATH"] = str(RUNTIME)
+    both, _ = await start(None)
+    assert both.how == "sudo, the root-owned copy"
+    assert links() == ["lo", "tele0"]
+    os.kill(both.datapath_pid, signal.SIGKILL)
+    await until(lambda: not Path(f"/proc/{both.netd_pid}").exists(), "sudo is gone and reaped")
+    (RUNTIME / "x.sock").unlink()
+    await as_root(f"chmod o+w {helper_copy.DIRECTORY}/lib")
+    assert "not to be trusted" in await helper_command("status")
+    await refused(kind=HelperRefused)
+    await helper_command("install", RIGHT)
+    await as_root(f'sed -i \'s/"code": "/&0/\' {helper_copy.DIRECTORY}/manifest.json')
+    assert "not used" in await helper_command("status")
+    error, _ = await refused(None)
+    assert str(error) == "cancelled at the password prompt", "this environment's netd is asked for"
+    await helper_command("uninstall", RIGHT)
+    assert not helper_copy.DIRECTORY.parent.exists()
+    await nothing_left()
 
 
 if __name__ == "__main__":

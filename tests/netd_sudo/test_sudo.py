@@ -11,6 +11,7 @@ import pytest
 ORDINARY = Path(__file__).with_name("ordinary.py")
 NOPASSWD = "teletest ALL=(root) NOPASSWD: PYTHON -I -m telehelper.netd\n"
 PASSWORD = "teletest ALL=(root) PYTHON -I -m telehelper.netd\n"
+COPY = 'teletest ALL=(root) ALL\nteletest ALL=(root) NOPASSWD: /usr/local/libexec/telemagic/netd ""\n'
 NOTHING = "nobody ALL=(root) /bin/true\n"
 
 pytestmark = pytest.mark.sudo
@@ -56,6 +57,10 @@ def test_sudo_without_a_password_asks_nobody(name: str, defaults: str) -> None:
 )
 def test_sudo_with_a_password(name: str) -> None:
     play(name, PASSWORD)
+
+
+def test_a_copy_that_only_root_can_change() -> None:
+    play("the_root_owned_copy", COPY)
 
 
 def test_without_pty_too() -> None:

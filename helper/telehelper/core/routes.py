@@ -63,7 +63,7 @@ from telehelper.core.route_plan import (
 from telehelper.errors import CidrConflict, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from telehelper.core.cidr import Address, Network
 
@@ -71,6 +71,7 @@ _LEFT: Final = {REFUSE: CONFLICT, TAKE: CONFLICT, EXCLUDE: SKIPPED, MAP: MAPPED}
 
 # Bits. A shorter prefix of a cluster is no network but a part of the Internet; netd refuses the same.
 WIDEST: Final = {4: 8, 6: 16}
+WIDEST_ALLOWED: Final = 3  # bits; what --allow-wide lets the user name. netd's limit too
 MAX_WANTED: Final = 1024  # CIDRs of a cluster; further ones are not looked at
 MAX_NOTICES: Final = 20  # about CIDRs that are none
 MAX_ROUTES: Final = 700  # netd takes 1024: there is room for single addresses; the widest are kept
@@ -136,22 +137,22 @@ def _unite(wants: Sequence[_Want]) -> list[_Want]:
     return out
 
 
-def _parse(text: str, option: str = "") -> Network:
+def _parse(text: str, option: str = "", *, wide: bool = False) -> Network:
     network = cidr.parse(text, option)
-    if network.prefixlen < WIDEST[network.version]:
+    widest = WIDEST_ALLOWED if wide else WIDEST[network.version]
+    if network.prefixlen < widest:
         where = f"{option}: " if option else ""
-        raise UsageError(
-            f"{where}{text} is wider than /{WIDEST[network.version]}", hint="name the networks you mean"
-        )
+        hint = "name the networks you mean" + ("" if wide else ", or insist: --allow-wide")
+        raise UsageError(f"{where}{text} is wider than /{widest}", hint=hint)
     return network
 
 
-def _parse_wanted(wanted: Sequence[WantedCidr]) -> tuple[list[_Want], list[str]]:
+def _parse_wanted(wanted: Sequence[WantedCidr], wide: Collection[str]) -> tuple[list[_Want], list[str]]:
     wants: list[_Want] = []
     refused: list[str] = []
     for item in wanted[:MAX_WANTED]:
         try:
-            wants.append(_Want(_parse(item.cidr), item.kind, item.source))
+            wants.append(_Want(_parse(item.cidr, wide=item.cidr in wide), item.kind, item.source))
         except UsageError as error:  # not the user's words: the cluster's; the others are still good
             refused.append(f"{error.message}: left out ({item.source})")
     if len(wanted) > MAX_WANTED:
@@ -251,6 +252,7 @@ def plan(
     own_device: str | None = None,
     ipv6: bool = True,
     on_conflict: str = REFUSE,
+    wide: Collection[str] = (),
 ) -> RoutePlan:
     """Plan the routes to the VIF; changes nothing and finds all conflicts.
 
@@ -270,6 +272,8 @@ def plan(
         Whether the VIF has IPv6. Without, nothing of it is routed, and `RoutePlan.notices` tells what.
     on_conflict
         refuse, take, exclude or map.
+    wide
+        CIDRs as the user typed them that may be as wide as WIDEST_ALLOWED; nobody lets a cluster choose such.
 
     Raises
     ------
@@ -278,8 +282,9 @@ def plan(
     """
     if on_conflict not in _LEFT:
         raise UsageError(f"{on_conflict!r:.40} is no answer to a conflict", hint=f"one of {', '.join(_LEFT)}")
-    wants, notices = _parse_wanted(wanted)
-    wants += [_Want(_parse(text, "--also-proxy"), "user", "--also-proxy") for text in also_proxy]
+    wants, notices = _parse_wanted(wanted, wide)
+    also = [_parse(text, "--also-proxy", wide=text in wide) for text in also_proxy]
+    wants += [_Want(network, "user", "--also-proxy") for network in also]
     holes = _holes(never_proxy, never_addresses, existing, ipv6=ipv6)
     rivals = [route for route in foreign(existing, own_device) if route.asked != LAST]
     rows: list[PlannedRoute] = []

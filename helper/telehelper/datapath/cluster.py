@@ -14,6 +14,7 @@ import grpc.aio
 
 from telehelper import __version__
 from telehelper.core.frames import SPOKEN
+from telehelper.datapath.registration import Registration
 from telehelper.errors import (
     CredentialsRefused,
     ManagerTooOld,
@@ -221,10 +222,10 @@ class ManagerControl:
         self._relay = Relay(api, pod, relay_path)
         self._channel: grpc.aio.Channel | None = None
         self._stub: manager_pb2_grpc.ManagerStub | None = None
-        self.session = manager_pb2.Session()
+        self.session = Registration()
         self.protocol = SPOKEN[0]
 
-    async def open(self) -> manager_pb2.Session:
+    async def open(self) -> Registration:
         """Register with the manager.
 
         Raises
@@ -243,12 +244,12 @@ class ManagerControl:
                     raise _translate(error, self._relay) from error
         raise AssertionError("the last version's error is raised")
 
-    async def _register(self, stub: manager_pb2_grpc.ManagerStub) -> manager_pb2.Session:
+    async def _register(self, stub: manager_pb2_grpc.ManagerStub) -> Registration:
         name = f"{getpass.getuser()}@{socket.gethostname()}"
         request = manager_pb2.OpenSessionRequest(
             protocol=self.protocol, client_version=__version__, client_name=name
         )
-        self.session = await stub.OpenSession(request, timeout=RPC_TIMEOUT)
+        self.session = Registration.of(await stub.OpenSession(request, timeout=RPC_TIMEOUT))
         return self.session
 
     async def watch(self) -> AsyncIterator[manager_pb2.ClusterInfo]:

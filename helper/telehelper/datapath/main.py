@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import sys
@@ -87,6 +88,9 @@ async def _serve(options: argparse.Namespace, sweeper: Sweeper) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until nobody needs us."""
     options = _parser().parse_args(arguments)
+    resource.setrlimit(
+        resource.RLIMIT_CORE, (0, 0)
+    )  # tokens and keys are in here: no core dump may have them
     # A login plugin is the only child there will be, and grpc would have its say in the log about each.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     # Before everything else: the child must have no thread of ours, and none of our sockets.

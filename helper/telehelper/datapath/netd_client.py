@@ -18,7 +18,6 @@ from telehelper.messages import (
     Message,
     NetdReady,
     OpenVif,
-    RouteSpec,
     SetDns,
     Undo,
     VifOpened,
@@ -50,24 +49,28 @@ class NetdClient:
         self._leaving = False  # netd was told to exit: its end is no loss
         asyncio.get_running_loop().add_reader(sock, self._readable)
 
-    async def wait_ready(self) -> None:
-        """Wait for netd's first message. HelperLost if it ends or speaks another version."""
+    async def wait_ready(self) -> str:
+        """Wait for netd's first message; where its code is. HelperLost if it ends or speaks another version."""
         ready = await self._answer(NetdReady, READY_TIMEOUT)
         if ready.version != PROTOCOL_VERSION:
             raise HelperLost(
                 f"netd speaks version {ready.version} of the protocol, this is {PROTOCOL_VERSION}",
                 hint="install one version of telemagic only, then restart the kernel",
             )
+        return ready.origin
 
-    async def open_vif(self, mtu: int) -> tuple[VifOpened, int]:
-        """Have the TUN made; return what it is and our descriptor of it, which the caller closes."""
-        opened = await self._request(OpenVif(PROTOCOL_VERSION, mtu), VifOpened)
+    async def open_vif(self, mtu: int, *, wide: bool = False) -> tuple[VifOpened, int]:
+        """Have the TUN made; return what it is and our descriptor of it, which the caller closes.
+
+        ``wide``: the user wants routes that are wider than a cluster's network usually is.
+        """
+        opened = await self._request(OpenVif(PROTOCOL_VERSION, mtu, wide), VifOpened)
         if len(self._fds) != 1:
             self._close_fds()
             raise ControlError("netd opened the TUN but passed no descriptor")
         return opened, self._fds.pop()
 
-    async def configure(self, addresses: Sequence[str], routes: Sequence[RouteSpec]) -> None:
+    async def configure(self, addresses: Sequence[str], routes: Sequence[str]) -> None:
         """Make addresses and routes exactly these."""
         await self._request(Configure(tuple(addresses), tuple(routes)), Done)
 

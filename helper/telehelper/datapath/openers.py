@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from telehelper.byte_stream import ByteStream
     from telehelper.core.frames import Address
     from telehelper.datapath.cluster import ManagerPod
+    from telehelper.datapath.registration import Registration
     from telehelper.kube.client import ApiClient
-    from telehelper.rpc.manager_pb2 import Session
 
 CONNECT_TIMEOUT: Final = 5.0  # seconds for TCP and TLS to one address
 
@@ -36,7 +36,7 @@ class CarrierOpener(Protocol):
     def addresses(self) -> Sequence[Address]:
         """The addresses that it connects to itself: they must never be routed into the tunnel."""
 
-    async def open(self, pod: ManagerPod, session: Session) -> ByteStream:
+    async def open(self, pod: ManagerPod, session: Registration) -> ByteStream:
         """Open a connection to the manager that is ready for HELLO; a ClusterError if that fails."""
 
     def hop(self, pod: ManagerPod) -> str:
@@ -54,7 +54,7 @@ class PortForwardOpener:
     def __init__(self, api: ApiClient) -> None:
         self._api = api
 
-    async def open(self, pod: ManagerPod, session: Session) -> ByteStream:
+    async def open(self, pod: ManagerPod, session: Registration) -> ByteStream:
         """See :class:`CarrierOpener`."""
         return await self._api.portforward(pod.namespace, pod.name, pod.carrier_port)
 
@@ -76,7 +76,7 @@ class DirectOpener:
         self.addresses = addresses
         self._endpoint = endpoint
 
-    async def open(self, pod: ManagerPod, session: Session) -> ByteStream:
+    async def open(self, pod: ManagerPod, session: Registration) -> ByteStream:
         """See :class:`CarrierOpener`."""
         if self._endpoint.is_encrypted and not session.carrier_fingerprint:
             raise ManagerUnavailable(

@@ -19,7 +19,7 @@ from telehelper.datapath.address_map import AddressMapper
 from telehelper.datapath.host_routes import has_ipv6, read_routes
 from telehelper.datapath.report import resolved_rows, route_rows
 from telehelper.errors import TelemagicError
-from telehelper.messages import RouteRow, RouteSpec
+from telehelper.messages import RouteRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -99,6 +99,7 @@ class Router:
             own_device=self.device,
             ipv6=has_ipv6(self.device),
             on_conflict=request.on_conflict,
+            wide=(*request.cidrs, *request.also_proxy) if request.allow_wide else (),
         )
         if self.plan is None:
             plan.check()
@@ -255,7 +256,7 @@ class Router:
     async def _configure(self, plan: RoutePlan, singles: Sequence[Address]) -> None:
         networks: list[Network] = [*(addresses.pool for addresses in self._maps), *plan.routes]
         networks += [ip_network(address) for address in singles]
-        wanted = [RouteSpec(f"{self.resolver}/32"), *(RouteSpec(str(network)) for network in networks)]
+        wanted = [f"{self.resolver}/32", *map(str, networks)]
         addresses = [f"{self.address}/32"]
         if any(network.version == 6 for network in networks):
             if self.address_v6 is None:

@@ -39,6 +39,7 @@ from telehelper.errors import (
 from telehelper.kube.access import ApiAccess
 from telehelper.kube.client import ApiClient
 from telehelper.messages import (
+    SHARED_OPTIONS,
     Connect,
     Disconnect,
     Done,
@@ -183,14 +184,13 @@ class DataPlane:
 
     async def _run_phases(self, request: Connect) -> None:
         with self._phases.run("elevate") as phase:
-            await self._netd.wait_ready()
-            phase.detail = "netd runs"
+            phase.detail = f"netd runs from {await self._netd.wait_ready()}"
         # netd has repaired by now what a killed one left in resolv.conf.
         self._nameservers = [ip_address(server) for server in read_host_dns().nameservers]
         tunnel = asyncio.create_task(self._open_tunnel(request))
         try:
             with self._phases.run("TUN") as phase:
-                phase.detail = await self._vif.open()
+                phase.detail = await self._vif.open(wide=request.allow_wide)
                 await self._attribution.start(self._vif.index, shares=request.share)
             await tunnel
         except BaseException:
@@ -391,7 +391,7 @@ class DataPlane:
             raise left
 
 
-_options: Final = attrgetter("also_proxy", "never_proxy", "cidrs", "on_conflict", "carrier", "via", "share")
+_options: Final = attrgetter(*SHARED_OPTIONS)
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from telehelper.datapath.openers import CarrierOpener
+    from telehelper.datapath.registration import Registration
     from telehelper.datapath.tunnel import CarrierLike, Tunnel
     from telehelper.kube.client import ApiClient
-    from telehelper.rpc.manager_pb2 import ClusterInfo, Session
+    from telehelper.rpc.manager_pb2 import ClusterInfo
 
 CARRIERS: Final = 2  # a second one lets a flow on it live when the first dies
 HELLO_TIMEOUT: Final = 5.0  # seconds for the manager to answer HELLO
@@ -40,7 +41,7 @@ class TunnelCarrier:
         self._task: asyncio.Task[None] | None = None
 
     async def open(
-        self, opener: CarrierOpener, pod: ManagerPod, session: Session, protocol: int = SPOKEN[0]
+        self, opener: CarrierOpener, pod: ManagerPod, session: Registration, protocol: int = SPOKEN[0]
     ) -> Self:
         """Open a connection and say HELLO, in the `protocol` that the session was opened with.
 

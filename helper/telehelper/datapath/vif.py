@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MTU: Final = 1500  # bytes; segments are up to 64 KiB all the same, by offload
 DNS_PORT: Final = 53
+WIDE: Final = "--allow-wide: networks wider than /8 (IPv4) or /16 (IPv6) may be routed to this cluster"
 # TUNSETOFFLOAD's bits (linux/if_tun.h)
 _OFFLOADS: Final = {1: "checksum", 2: "TSO4", 4: "TSO6", 0x20: "USO4", 0x40: "USO6"}
 _TSO4: Final = 2
@@ -57,14 +58,16 @@ class Vif:
         self._on_lost = on_lost
         self._opened: VifOpened | None = None
         self._fd = -1
+        self._wide = False
         self._engine: Engine | None = None
         self._tun: TunIo | None = None
 
     # --- setting up
 
-    async def open(self) -> str:
-        """Have netd make the interface; returns its name and what it offloads."""
-        self._opened, self._fd = await self._netd.open_vif(MTU)
+    async def open(self, *, wide: bool = False) -> str:
+        """Have netd make the interface, for ``wide`` networks too; returns its name and what it offloads."""
+        self._opened, self._fd = await self._netd.open_vif(MTU, wide=wide)
+        self._wide = wide
         self.router.device = self.name
         return f"{self.name} ({self.offload})"
 
@@ -152,8 +155,8 @@ class Vif:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What was left out of the routes and the user does not know of, one line each."""
-        return self.router.notices
+        """What was left out of the routes, or let in, and the user should know of, one line each."""
+        return (*([WIDE] if self._wide else []), *self.router.notices)
 
     @property
     def totals(self) -> Totals:

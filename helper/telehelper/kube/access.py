@@ -74,15 +74,15 @@ class ApiAccess:
     """
 
     server: str
-    headers: Headers
+    headers: Headers = field(repr=False)
     ssl_context: ssl.SSLContext | None = None
     server_hostname: str = ""
-    proxy: str = ""
+    proxy: str = field(default="", repr=False)  # may have a password in it
     context: str = ""
     namespace: str = "default"
     login: LoginPlugin | None = None
     trust: Trust = Trust()
-    again: Callable[[], ApiAccess] | None = None
+    again: Callable[[], ApiAccess] | None = field(default=None, repr=False)
 
     @property
     def host(self) -> str:

@@ -58,11 +58,13 @@ class PluginSpec:
     """The ``exec`` of a kubeconfig's user, checked."""
 
     command: str
-    args: tuple[str, ...]
-    env: Mapping[str, str]
+    args: tuple[str, ...] = field(repr=False)  # secrets may be in there, and in the next two
+    env: Mapping[str, str] = field(repr=False)
     version: str
     install_hint: str
-    cluster: Mapping[str, Any] | None  # what KUBERNETES_EXEC_INFO tells of the cluster, if it is wanted
+    cluster: Mapping[str, Any] | None = field(
+        repr=False
+    )  # what KUBERNETES_EXEC_INFO tells of the cluster, if it is wanted
 
     @classmethod
     def read(cls, raw: object, folder: Path, cluster: Mapping[str, Any]) -> PluginSpec:

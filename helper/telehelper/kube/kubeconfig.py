@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ class Entry:
     """What a kubeconfig says under a name, and the folder of the file that says so."""
 
     name: str
-    fields: dict[str, Any]
+    fields: dict[str, Any] = field(repr=False)  # tokens and passwords among them
     folder: Path
 
     def text(self, key: str) -> str:

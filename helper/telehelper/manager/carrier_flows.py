@@ -26,9 +26,9 @@ from telehelper.core.frames import (
 )
 from telehelper.errors import TunnelError
 from telehelper.manager.backlog import CarrierBacklog
-from telehelper.manager.dialer import Dial, is_connected, refusal, text_of
+from telehelper.manager.dialer import Dial, is_connected, text_of
 from telehelper.manager.echo_flow import EchoFlow, open_echo_socket
-from telehelper.manager.sessions import MAX_FLOWS
+from telehelper.manager.sessions import MAX_FLOWS, OPEN_RATE
 from telehelper.manager.tcp_flow import TcpFlow
 from telehelper.manager.udp_flow import UdpFlow
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from telehelper.carrier import Carrier
     from telehelper.manager.datagram_flow import DatagramFlow
+    from telehelper.manager.dial_rules import DialRules
     from telehelper.manager.dialer import Dialer
     from telehelper.manager.sessions import Session
     from telehelper.manager.shared import Shared
@@ -60,8 +61,8 @@ class CarrierFlows:
         Takes one line for each dial.
     shared
         What all carriers share.
-    allow_loopback
-        Dial the loopback too; for tests.
+    rules
+        What is not dialed.
     version
         Of the protocol, as the near side wants it.
 
@@ -82,8 +83,8 @@ class CarrierFlows:
         dialer: Dialer,
         audit: Callable[[str], None],
         shared: Shared,
+        rules: DialRules,
         *,
-        allow_loopback: bool = False,
         version: int = SPOKEN[0],
     ) -> None:
         self.tells_times = version >= TIMED
@@ -91,13 +92,13 @@ class CarrierFlows:
         self.draining = False
         self.carrier = carrier
         self.poller = shared.poller
-        self.pool = shared.pool
+        self.pool = shared.pool_of(session)
         self._backlog = CarrierBacklog(shared.backlog, carrier.mux)
         self.room = self._backlog.room
         self._session = session
         self._dialer = dialer
         self._audit = audit
-        self._allow_loopback = allow_loopback
+        self._rules = rules
         self._tcp: dict[int, TcpFlow] = {}
         self._datagrams: dict[int, DatagramFlow] = {}
         self._dials: dict[int, Dial] = {}
@@ -196,7 +197,9 @@ class CarrierFlows:
             return errno.ESHUTDOWN, "the manager is shutting down"
         if self._session.flows >= MAX_FLOWS:
             return errno.EMFILE, f"the session has {MAX_FLOWS} flows already"
-        reason = refusal(what.dst, allow_loopback=self._allow_loopback)
+        if not self._session.may_open(monotonic()):
+            return errno.EMFILE, f"the session opens more than {OPEN_RATE} flows per second"
+        reason = self._rules.refusal(what.dst, what.dport)
         return (errno.EACCES, reason) if reason else (0, "")
 
     def _open_datagrams(self, flow: int, what: Open) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +13,8 @@ from telehelper.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from telehelper.core.frames import Address
 
 GRPC_PORT: Final = 8081
 CARRIER_PORT: Final = 8082
@@ -36,6 +39,7 @@ class ManagerConfig:
     grace: float = GRACE
     poll_interval: float = POLL_INTERVAL
     allow_loopback: bool = False
+    node_addresses: tuple[Address, ...] = ()  # not to be dialed
 
 
 def parse_config(argv: Sequence[str], environ: Mapping[str, str]) -> ManagerConfig:
@@ -76,10 +80,15 @@ def parse_config(argv: Sequence[str], environ: Mapping[str, str]) -> ManagerConf
     parser.add_argument(
         "--allow-loopback", action="store_true", help="for tests: dial this pod's own loopback too"
     )
+    parser.add_argument(
+        "--allow-node", action="store_true", help="dial the node's own addresses ($NODE_IPS) too"
+    )
     args = parser.parse_args(argv)
     args.carrier_listen = tuple(args.carrier_listen)
+    node = "" if vars(args).pop("allow_node") else environ.get("NODE_IPS", "")
     return ManagerConfig(
         **vars(args),
+        node_addresses=tuple(ip_address(text) for text in node.split(",") if text),
         api_host=environ.get("KUBERNETES_SERVICE_HOST", ""),
         api_port=int(environ.get("KUBERNETES_SERVICE_PORT", "443")),
     )

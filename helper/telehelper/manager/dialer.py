@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MAX_DIAL_TIME: Final = 130.0  # seconds; Linux itself gives up after 127 s (tcp_syn_retries 6, ip-sysctl)
 MIN_DIAL_TIME: Final = 0.05  # seconds; a zero in OPEN still gets a chance within the node
 RESERVED: Final = 8  # one descriptor of so many is for carriers and control, never for a flow
-KNOWN_ADDRESSES: Final = 4096  # whose text and verdict are remembered: services are few, dials many
+KNOWN_ADDRESSES: Final = 4096  # whose text is remembered: services are few, dials many
 NO_DESCRIPTORS: Final = "the traffic manager has no file descriptor left for a flow"
 
 
@@ -33,25 +33,6 @@ class Dialer(Protocol):
 
     def associate(self, dst: Address, dport: int) -> socket.socket:
         """Return a UDP socket that talks to one peer only; OSError if that fails."""
-
-
-@lru_cache(maxsize=KNOWN_ADDRESSES)
-def refusal(dst: Address, *, allow_loopback: bool = False) -> str:
-    """Return why `dst` must not be dialed, or an empty string.
-
-    These are never a cluster's services, but this pod's own (its control port above all), the node's metadata
-    service, or nobody.
-    """
-    if dst.is_loopback:
-        return "" if allow_loopback else f"{dst} is the manager's own loopback"
-    for wrong, what in (
-        (dst.is_unspecified, "unspecified"),
-        (dst.is_multicast, "multicast"),
-        (dst.is_link_local, "link-local"),
-    ):
-        if wrong:
-            return f"{dst} is {what}"
-    return ""
 
 
 @lru_cache(maxsize=KNOWN_ADDRESSES)

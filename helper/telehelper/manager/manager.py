@@ -13,6 +13,7 @@ from telehelper.core.resolv_conf import parse_resolv_conf
 from telehelper.discovery.discovery import ApiReader, Explorer
 from telehelper.manager.certificate import make_identity
 from telehelper.manager.cluster_info import ClusterInfoBoard
+from telehelper.manager.dial_rules import DialRules
 from telehelper.manager.dialer import Dialer, SocketDialer
 from telehelper.manager.mux_server import MuxServer
 from telehelper.manager.service import ManagerService
@@ -71,9 +72,8 @@ class Manager:
         self.board = ClusterInfoBoard()
         self._audit = audit
         self._reader = reader
-        self._mux_server = MuxServer(
-            self.sessions, dialer or SocketDialer(), audit, allow_loopback=config.allow_loopback
-        )
+        rules = DialRules(allow_loopback=config.allow_loopback, node=config.node_addresses)
+        self._mux_server = MuxServer(self.sessions, dialer or SocketDialer(), audit, rules=rules)
         self._grpc = grpc.aio.server(options=_GRPC_OPTIONS)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -95,6 +95,7 @@ class Manager:
                 self.grpc_port = self._grpc.add_insecure_port(f"{HOST}:{self.config.grpc_port}")
             except RuntimeError as error:  # all that grpcio says
                 raise OSError(f"port {self.config.grpc_port} is taken") from error
+            self._mux_server.rules.own_ports.add(self.grpc_port)
         except BaseException:
             await self._mux_server.drain(0)
             raise

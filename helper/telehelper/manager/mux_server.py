@@ -14,6 +14,7 @@ from telehelper.core.mux import Mux
 from telehelper.errors import TunnelError
 from telehelper.manager.carrier_flows import CarrierFlows
 from telehelper.manager.listener import Listener
+from telehelper.manager.sessions import MAX_USERS
 from telehelper.manager.shared import Shared
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from telehelper.byte_stream import ByteStream
+    from telehelper.manager.dial_rules import DialRules
     from telehelper.manager.dialer import Dialer
     from telehelper.manager.sessions import Session, SessionTable
 
@@ -32,6 +34,7 @@ WRONG_VERSION: Final = errno.EPROTONOSUPPORT
 WRONG_TOKEN: Final = errno.EACCES
 NO_HELLO: Final = errno.ETIMEDOUT
 DRAINING: Final = errno.ESHUTDOWN
+TOO_MANY: Final = errno.EMFILE
 
 
 class ServedCarrier:
@@ -83,6 +86,9 @@ class ServedCarrier:
         if session is None:
             self._refuse(WRONG_TOKEN, "no such session, or it has expired")
             return
+        if session.users >= MAX_USERS:
+            self._refuse(TOO_MANY, f"the session has {MAX_USERS} carriers already")
+            return
         self._welcome()
         self._session = session
         self._server.sessions.attach(session)
@@ -120,8 +126,8 @@ class MuxServer:
         How to reach services.
     audit
         Takes one line for each dial and for each carrier that ended.
-    allow_loopback
-        Dial the loopback too; for tests.
+    rules
+        What is not dialed.
     hello_time
         Seconds within which a carrier must say HELLO.
     """
@@ -132,14 +138,14 @@ class MuxServer:
         dialer: Dialer,
         audit: Callable[[str], None],
         *,
-        allow_loopback: bool = False,
+        rules: DialRules,
         hello_time: float = HELLO_TIME,
     ) -> None:
         self.sessions = sessions
         self.audit = audit
         self.hello_time = hello_time
         self._dialer = dialer
-        self._allow_loopback = allow_loopback
+        self.rules = rules
         self._shared = Shared()
         self._listeners: list[Listener] = []
         self._carriers: set[ServedCarrier] = set()
@@ -150,18 +156,13 @@ class MuxServer:
         listener = Listener(self.serve, self.spawn, self._has_room, context=context)
         bound = await listener.start(host, port)
         self._listeners.append(listener)
+        self.rules.own_ports.add(bound)
         return bound
 
     def make_flows(self, carrier: Carrier, session: Session, version: int) -> CarrierFlows:
         """Return the flow table for a carrier that has said HELLO."""
         return CarrierFlows(
-            carrier,
-            session,
-            self._dialer,
-            self.audit,
-            self._shared,
-            allow_loopback=self._allow_loopback,
-            version=version,
+            carrier, session, self._dialer, self.audit, self._shared, self.rules, version=version
         )
 
     def spawn(self, work: Coroutine[object, None, None]) -> None:

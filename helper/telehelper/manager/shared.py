@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from telehelper.core.credit import CreditPool
 from telehelper.manager.backlog import Backlog
 from telehelper.manager.poller import Poller
+from telehelper.manager.session_pool import SessionPool
+
+if TYPE_CHECKING:
+    from telehelper.manager.sessions import Session
 
 
 class Shared:
@@ -14,6 +20,12 @@ class Shared:
         self.poller = Poller()
         self.pool = CreditPool()  # of what is granted up
         self.backlog = Backlog()  # of what is queued down
+
+    def pool_of(self, session: Session) -> CreditPool:
+        """Return the part of the pool that a session's flows have together."""
+        if session.pool is None:
+            session.pool = SessionPool(self.pool)
+        return session.pool
 
     def close(self) -> None:
         """Watch nothing any more."""

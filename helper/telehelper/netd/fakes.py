@@ -1,20 +1,20 @@
 """Stand-ins for the kernel and the resolver file that only write down what they are asked. Never imported by netd."""
 
-# ruff: noqa: D102  # the Protocols document the methods
+# ruff: noqa: D102  # the real ones document the methods
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from telehelper.errors import ResolverError
+from telehelper.errors import ResolverError, VifError
 
 if TYPE_CHECKING:
     from telehelper.messages import SetDns
-    from telehelper.netd.plan import Held, Interface, Network
+    from telehelper.netd.plan import Change, Held
 
 
 class RecordingNet:
-    """A :class:`NetConfig` that only writes down; ``refuse`` names a deed that fails with EPERM."""
+    """A Netlink that only writes down; ``refuse`` names deeds that fail."""
 
     def __init__(self, addresses: list[Held] | None = None, routes: list[Held] | None = None) -> None:
         self.deeds: list[str] = []
@@ -25,7 +25,7 @@ class RecordingNet:
     def _deed(self, text: str) -> None:
         self.deeds.append(text)
         if text in self.refuse:
-            raise PermissionError(1, "Operation not permitted")
+            raise VifError(f"cannot {text}: Operation not permitted")
 
     def set_up(self, index: int, mtu: int) -> None:
         self._deed(f"up {index} mtu {mtu}")
@@ -33,11 +33,8 @@ class RecordingNet:
     def delete_link(self, index: int, name: str) -> None:
         self._deed(f"delete {index} {name}")
 
-    def address(self, verb: str, index: int, address: Interface) -> None:
-        self._deed(f"{verb} {address} dev {index}")
-
-    def route(self, verb: str, index: int, network: Network, mtu: int) -> None:
-        self._deed(f"{verb} {network} dev {index}" + (f" mtu {mtu}" if mtu else ""))
+    def change(self, index: int, change: Change) -> None:
+        self._deed(f"{change.verb} {change.item} dev {index}")
 
     def addresses(self) -> list[Held]:
         return self._addresses
@@ -47,7 +44,7 @@ class RecordingNet:
 
 
 class RecordingResolver:
-    """A :class:`Resolver` that only writes down. ``refuse``: set or undo, which then fails."""
+    """A HostResolver that only writes down. ``refuse``: set or undo, which then fails."""
 
     def __init__(self, deeds: list[str], refuse: str = "") -> None:
         self.deeds = deeds

@@ -1,8 +1,8 @@
 """A child that outlives a killed netd just long enough to put the resolver back.
 
 Only what the kernel does not take back by itself needs it: the interface, its addresses and routes vanish with the
-TUN's descriptor, a file does not. The child holds one end of a socket pair. A byte means that netd did its work; EOF
-without it means that netd was killed.
+TUN's descriptor, a file does not. The child reads one end of a socket pair whose other end is netd's, until EOF: netd
+was killed, or has dismissed it after doing the work itself. It restores either way, for what is restored stays so.
 """
 
 from __future__ import annotations
@@ -10,36 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-DISMISSED: Final = b"."
-IN_PLACE: Final = b"!"
-
-
-def keep_watch(sock: socket.socket, restore: Callable[[], object]) -> None:
-    """Say that we are in place, wait for netd's word or its death; in the second case restore."""
-    sock.sendall(IN_PLACE)
-    if sock.recv(1) != DISMISSED:
-        restore()
-
-
-def _be_guardian(
-    sock: socket.socket, restore: Callable[[], object]
-) -> None:  # pragma: no cover  # in the child
-    """Let go of everything of netd's but the pair: its socket above all, or the data plane would see no EOF."""
-    os.setsid()  # out of reach of what sudo signals when its command has ended
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.dup2(sock.detach(), 3)
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-    keep_watch(socket.socket(fileno=3), restore)
+from collections.abc import Callable
 
 
 class Guardian:
@@ -50,15 +21,24 @@ class Guardian:
         self.pid = os.fork()
         if self.pid == 0:  # pragma: no cover  # in the child
             try:
-                _be_guardian(theirs, restore)
+                # Out of reach of what sudo signals when its command has ended. And let go of everything of netd's
+                # but the pair: its socket above all, or the data plane would see no EOF.
+                os.setsid()
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                os.dup2(theirs.detach(), 0)
+                os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+                os.dup2(1, 2)
+                os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+                os.write(0, b"!")
+                os.read(0, 1)
+                restore()
             finally:
                 os._exit(0)
         theirs.close()
-        self._sock.recv(1)  # IN_PLACE; EOF if it was killed, which only means that we have none
+        self._sock.recv(1)  # EOF if it was killed, which only means that we have none
 
     def dismiss(self) -> None:
-        """Tell the child that there is nothing left to do, and reap it. It may have been killed already."""
-        with suppress(BrokenPipeError, ConnectionResetError):
-            self._sock.sendall(DISMISSED)
+        """Let the child end, and reap it. It may have been killed already."""
         self._sock.close()
         os.waitpid(self.pid, 0)

@@ -9,10 +9,13 @@ itself (`powers.py`), repairs what a dead netd may have left (`resolvconf.py`), 
 
 *Requests.* Four, by the table in `permits.py`: `OpenVif` once, `Configure` and `SetDns` as often as wanted, `Undo`.
 Every value is checked again here. A bad value is refused and netd goes on; a request that is not permitted, a
-malformed or an oversized one means that the other side is broken or hostile: netd undoes everything and exits.
+malformed or an oversized one, or one of another process than the first, means that the other side is broken or
+hostile: netd undoes everything and exits.
 
-*End.* `Undo`, EOF, SIGTERM, surprise, and a bug of ours all lead to the same `Monitor.undo`. SIGINT, SIGHUP and
-SIGQUIT are ignored: they come from a terminal that we have nothing to do with.
+*End.* `Undo`, EOF, the death of the process that speaks (watched by pidfd: others may hold its socket), SIGTERM,
+surprise, and a bug of ours all lead to the same `Monitor.undo`. The death of our parent does not: that is sudo, or the
+kernel of one notebook of several. SIGINT, SIGHUP and SIGQUIT are ignored: they come from a terminal that we have
+nothing to do with.
 
 *Who dies, and what follows.* The only descriptor of the TUN is the data plane's; netd closes its own at once.
 
@@ -44,22 +47,22 @@ import os
 import select
 import signal
 import socket
-from typing import TYPE_CHECKING
+import struct
+from contextlib import suppress
+from pathlib import Path
 
 from pyroute2 import IPRoute
 
 from telehelper.codec import MAX_NETD_MESSAGE, Decoder, encode
-from telehelper.errors import ControlError, TelemagicError
+from telehelper.errors import ControlError, HelperMissing, TelemagicError
 from telehelper.messages import NETD_LOG_PREFIX, PROTOCOL_VERSION, NetdReady
 from telehelper.netd.monitor import Monitor, Reply
 from telehelper.netd.netlink import Netlink
-from telehelper.netd.powers import harden
+from telehelper.netd.plan import Log
+from telehelper.netd.powers import drop, shed
 from telehelper.netd.resolvconf import ResolvConf
 from telehelper.netd.resolver import HostResolver, owns_files
 from telehelper.netd.vif import open_vif
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # sysexits.h; never 1, which is what sudo exits with when it does not run us
 EX_OK, EX_PROTOCOL, EX_CONFIG = 0, 76, 78
@@ -67,26 +70,28 @@ EX_OK, EX_PROTOCOL, EX_CONFIG = 0, 76, 78
 
 def log(text: str, fd: int = 2) -> None:
     """Write a line for people. One that nobody reads is dropped: a stuck reader must not keep us from undoing."""
-    try:
+    with suppress(OSError):
         if select.select([], [fd], [], 0)[1]:
             os.write(fd, f"{NETD_LOG_PREFIX}{text}\n".encode())
-    except OSError:
-        return
 
 
-def adopt(fd: int) -> socket.socket | None:
-    """Take a descriptor as our socket and put /dev/null in its place; None if it is no Unix stream socket."""
-    try:
+def adopt(fd: int) -> socket.socket:
+    """Take a descriptor as our socket and put /dev/null in its place; HelperMissing if it is no Unix stream socket."""
+    with suppress(OSError):
         found = socket.socket(fileno=os.dup(fd))
-    except OSError:
-        return None
-    if found.family != socket.AF_UNIX or found.type != socket.SOCK_STREAM:
+        if (found.family, found.type) == (socket.AF_UNIX, socket.SOCK_STREAM):
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), fd)
+            return found
         found.close()
-        return None
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, fd)
-    os.close(null)
-    return found
+    raise HelperMissing("standard input is no socket; if sudoers has log_input, exempt telemagic from it")
+
+
+def hear(sock: socket.socket) -> tuple[bytes, int]:
+    """Receive bytes and the id of the process that sent them, 0 if we cannot see it; descriptors are not taken."""
+    data, notes, _, _ = sock.recvmsg(65536, socket.CMSG_SPACE(12))  # struct ucred of unix(7): pid, uid, gid
+    pids = [struct.unpack("3i", note)[0] for _, kind, note in notes if kind == socket.SCM_CREDENTIALS]
+    return data, pids[0] if pids else 0
 
 
 def answer(sock: socket.socket, reply: Reply, request: int) -> None:
@@ -100,19 +105,24 @@ def answer(sock: socket.socket, reply: Reply, request: int) -> None:
     sock.sendall(data[sent:])
 
 
-def serve(sock: socket.socket, monitor: Monitor, wake: int, say: Callable[[str], None] = log) -> int:
+def serve(sock: socket.socket, monitor: Monitor, wake: int, say: Log = log) -> int:
     """Answer requests until the end, or until ``wake`` is readable; the exit code. Undoing is the caller's."""
-    decoder = Decoder(MAX_NETD_MESSAGE)
+    decoder, speaker, watched = Decoder(MAX_NETD_MESSAGE), 0, [wake, sock.fileno()]
     try:
-        sock.sendall(encode(NetdReady(PROTOCOL_VERSION, os.getpid())))
+        sock.sendall(encode(NetdReady(PROTOCOL_VERSION, os.getpid(), str(Path(__file__).parents[2]))))
         while True:
-            readable, _, _ = select.select([sock.fileno(), wake], [], [])
-            if wake in readable:
-                say("asked to end by a signal")
+            readable = select.select(watched, [], [])[0]
+            if readable != watched[1:2]:
+                say("asked to end by a signal" if wake in readable else "the data plane has ended")
                 return EX_OK
-            data = sock.recv(65536)
+            data, pid = hear(sock)
             if not data:
                 return EX_OK
+            if not speaker and pid:
+                speaker = pid
+                watched.append(os.pidfd_open(pid))
+            if pid != speaker:
+                raise ControlError("a second process speaks")
             for envelope in decoder.feed(data):
                 reply = monitor.handle(envelope.body)
                 answer(sock, reply, envelope.id)
@@ -128,20 +138,18 @@ def serve(sock: socket.socket, monitor: Monitor, wake: int, say: Callable[[str],
 
 def main() -> int:  # pragma: no cover  # shrinks its own process; tests/netd/test_real.py runs the real one
     """Run netd on standard input; the exit code."""
-    owned = owns_files()
-    harden()
-    sock = adopt(0)
-    if sock is None:
-        log("standard input is no socket; if sudoers has log_input, exempt telemagic from it")
-        return EX_CONFIG
-    waking, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(wake)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: None)  # the byte in the pipe is all we need
     try:
+        owned = owns_files()
+        shed()
+        sock = adopt(0)
+        waking, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake)
+        signal.signal(signal.SIGTERM, lambda _number, _frame: None)  # the byte in the pipe is all we need
+        net = Netlink(IPRoute())  # each of its calls runs an event loop of its own; ours is a select
+        drop()
         conf = ResolvConf()
         if owned and conf.heal():
             log("repaired /etc/resolv.conf, left by a netd that was killed")
-        net = Netlink(IPRoute())  # each of its calls runs an event loop of its own; ours is a select
         monitor = Monitor(net, open_vif, HostResolver(conf, owned=owned), log)
     except (TelemagicError, OSError) as error:
         log(f"cannot start: {error}")

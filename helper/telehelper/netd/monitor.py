@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 from telehelper.errors import TelemagicError, UndoIncomplete, VifError
 from telehelper.messages import Configure, DnsSet, Done, Failed, Message, OpenVif, SetDns, VifOpened
+from telehelper.netd.netlink import Netlink
 from telehelper.netd.permits import Gate, check_configure, check_conflicts, check_dns, check_open
-from telehelper.netd.plan import NetConfig, VifConfig, apply, difference
+from telehelper.netd.plan import Log, VifConfig, apply, difference
+from telehelper.netd.resolver import HostResolver
 from telehelper.netd.vif import VNET_HDR_SIZE, Vif
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class Reply(NamedTuple):
@@ -22,47 +22,29 @@ class Reply(NamedTuple):
     last: bool = False
 
 
-class Resolver(Protocol):
-    """What netd needs of the host's resolver; :class:`~telehelper.netd.resolver.HostResolver` is the real one."""
-
-    def set(self, order: SetDns, index: int) -> str:
-        """Point the host at ``order.nameserver``, behind this interface; the mechanism in force, or ResolverError."""
-        ...
-
-    def undo(self) -> None:
-        """Put the old configuration back. Raises OSError."""
-
-
 class Monitor:
     """netd's state: which requests came, what was done. Does nothing by itself; `main.py` feeds it."""
 
-    def __init__(
-        self, net: NetConfig, open_vif: Callable[[], Vif], resolver: Resolver, log: Callable[[str], None]
-    ) -> None:
-        self._net = net
-        self._open_vif = open_vif
-        self._resolver = resolver
-        self._log = log
+    def __init__(self, net: Netlink, open_vif: Callable[[], Vif], resolver: HostResolver, log: Log) -> None:
+        self._net, self._open_vif, self._resolver, self._log = net, open_vif, resolver, log
         self._gate = Gate()
         self._vif: Vif | None = None
-        self._mtu = 0
-        self._config: VifConfig = {}
+        self._mtu, self._wide = 0, False
+        self._config: VifConfig = ()
         self._resolver_touched = False
 
     def handle(self, request: Message) -> Reply:
         """Carry out one request; ControlError if it is not permitted now: the caller undoes everything and exits."""
         self._gate.admit(request)
         try:
-            match request:
-                case OpenVif():
-                    return self._open(request)
-                case Configure():
-                    return self._configure(request)
-                case SetDns():
-                    return self._set_dns(request)
-                case _:  # Undo: the gate admits nothing else
-                    left = self.undo()
-                    return Reply(Failed.of(left) if left else Done(), last=True)
+            if isinstance(request, OpenVif):
+                return self._open(request)
+            if isinstance(request, Configure):
+                return self._configure(request)
+            if isinstance(request, SetDns):
+                return self._set_dns(request)
+            left = self.undo()  # the gate admits nothing else
+            return Reply(Failed.of(left) if left else Done(), last=True)
         except TelemagicError as error:
             self._log(f"refused: {error}")
             return Reply(Failed.of(error))
@@ -70,19 +52,18 @@ class Monitor:
     def _open(self, request: OpenVif) -> Reply:
         check_open(request)
         vif = self._open_vif()
-        self._vif, self._mtu = vif, request.mtu
+        self._vif, self._mtu, self._wide = vif, request.mtu, request.wide
         self._log(f"made {vif.name}")
         return Reply(VifOpened(vif.name, vif.index, vif.offload, VNET_HDR_SIZE), fd=vif.fd)
 
     def _configure(self, request: Configure) -> Reply:
         if self._vif is None:
             raise VifError("there is no interface to configure: opening it failed")
-        wanted = check_configure(request)
+        wanted = check_configure(request, wide=self._wide)
         index = self._vif.index
         # Only what is new: a network that somebody made since must not keep us from changing something else.
         new = [item for item in wanted if item not in self._config]
-        if new:
-            check_conflicts(new, index, self._net.addresses(), self._net.routes())
+        check_conflicts(new, index, self._net.addresses(), self._net.routes())
         if not self._config:  # down until now
             self._net.set_up(index, self._mtu)
         apply(self._net, index, difference(self._config, wanted), self._log)
@@ -105,9 +86,8 @@ class Monitor:
         vif, self._vif = self._vif, None
         if vif is not None:  # its addresses and routes go with it
             self._step(f"interface {vif.name}", lambda: self._net.delete_link(vif.index, vif.name), left)
-        if left:
-            return UndoIncomplete(f"left behind: {', '.join(left)}", left=", ".join(left))
-        return None
+        names = ", ".join(left)
+        return UndoIncomplete(f"left behind: {names}", left=names) if left else None
 
     def _step(self, what: str, undo: Callable[[], None], left: list[str]) -> None:
         try:

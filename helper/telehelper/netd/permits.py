@@ -8,15 +8,13 @@ refused, and netd goes on.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_interface, ip_network
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, TypeVar
 
 from telehelper.errors import CidrConflict, ControlError, HelperRefused
 from telehelper.messages import NOT_OURS, PROTOCOL_VERSION, Configure, Message, OpenVif, SetDns, Undo
-from telehelper.netd.plan import Held, Interface, Network, VifConfig, device_name, network_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from telehelper.netd.plan import Held, Interface, Item, Network, VifConfig, device_name, network_of
 
 MAX_ROUTES: Final = 1024  # a routing table a person can still read; larger plans are a bug or an attack
 MAX_ADDRESSES: Final = 8  # one per family is used
@@ -28,33 +26,30 @@ LOOPBACK_INDEX: Final = 1  # `lo` is the first interface of every network namesp
 
 # Networks for benchmarks, which no real network uses: RFC 2544 §C.2.2 and RFC 5180 §8.
 HOST_POOLS: Final = (ip_network("198.18.0.0/15"), ip_network("2001:2::/48"))
-SHORTEST: Final = {4: 8, 6: 16}  # prefix length; a shorter one is half the internet, not a cluster
+SHORTEST: Final = {4: 8, 6: 16}  # prefix length; a shorter one is a part of the Internet, not a cluster
+WIDEST: Final = (
+    3  # prefix length that --allow-wide permits, an eighth of all addresses; never a default route
+)
 
 # RFC 6890's special prefixes that must stay the machine's own: "this network", loopback, link-local (cloud
 # metadata lives there), multicast, reserved; and ::/8, which has the IPv6 loopback and the IPv4-mapped addresses.
-FORBIDDEN: Final = tuple(
-    ip_network(cidr)
-    for cidr in (
-        "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4", "::/8", "fe80::/10", "ff00::/8",
-    )
-)  # fmt: skip
+FORBIDDEN: Final = tuple(map(ip_network, (
+    "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4", "::/8", "fe80::/10", "ff00::/8",
+)))  # fmt: skip
 
 # RFC 1123 §2.1, and the underscore, which search names of real machines have
 _LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")
 
 
-class Permit(NamedTuple):
-    """A request that may come: how often, and after which other."""
-
-    once: bool
-    after: type[Message] | None = None
+_T = TypeVar("_T")
 
 
-PERMITS: Final[dict[type[Message], Permit]] = {
-    OpenVif: Permit(once=True),
-    Configure: Permit(once=False, after=OpenVif),
-    SetDns: Permit(once=False, after=Configure),
-    Undo: Permit(once=True),
+# The requests that may come: whether once only, and after which other.
+PERMITS: Final[dict[type[Message], tuple[bool, type[Message] | None]]] = {
+    OpenVif: (True, None),
+    Configure: (False, OpenVif),
+    SetDns: (False, Configure),
+    Undo: (True, None),
 }
 
 
@@ -67,32 +62,35 @@ class Gate:
     def admit(self, request: Message) -> None:
         """Let the request through, or raise ControlError: the other side is broken or hostile."""
         kind = type(request)
-        permit = PERMITS.get(kind)
-        if permit is None:
+        if kind not in PERMITS:
             raise ControlError(f"{kind.__name__} is not permitted")
-        if permit.once and kind in self._seen:
+        once, after = PERMITS[kind]
+        if once and kind in self._seen:
             raise ControlError(f"{kind.__name__} is permitted once only")
-        if permit.after is not None and permit.after not in self._seen:
-            raise ControlError(f"{kind.__name__} is permitted only after {permit.after.__name__}")
+        if after is not None and after not in self._seen:
+            raise ControlError(f"{kind.__name__} is permitted only after {after.__name__}")
         self._seen.add(kind)
 
 
 def check_open(request: OpenVif) -> None:
     """Check version and MTU, or raise HelperRefused."""
     if request.version != PROTOCOL_VERSION:
-        raise HelperRefused(
-            f"netd speaks version {PROTOCOL_VERSION}, the data plane {request.version}",
-            hint="restart the kernel: telemagic was updated under it",
-        )
+        hint = "restart the kernel: telemagic was updated under it"
+        both = f"netd speaks version {PROTOCOL_VERSION}, the data plane {request.version}"
+        raise HelperRefused(both, hint=hint)
     if request.mtu not in MTU_RANGE:
         raise HelperRefused(f"an MTU of {request.mtu} bytes is out of range")
 
 
-def _address(text: str) -> Interface:
+def _parsed(parse: Callable[[str], _T], text: str, what: str) -> _T:
     try:
-        address = ip_interface(text)
+        return parse(text)
     except ValueError:
-        raise HelperRefused(f"{text!r:.60} is no address") from None
+        raise HelperRefused(f"{text!r:.60} is no {what}") from None
+
+
+def _address(text: str) -> Interface:
+    address = _parsed(ip_interface, text, "address")
     if address.network.num_addresses != 1:
         raise HelperRefused(f"{address} is no host address")
     if not any(address.version == pool.version and address.ip in pool for pool in HOST_POOLS):
@@ -100,32 +98,29 @@ def _address(text: str) -> Interface:
     return address
 
 
-def _route(text: str, mtu: int) -> Network:
-    try:
-        network = ip_network(text)  # strict: host bits must be zero
-    except ValueError:
-        raise HelperRefused(f"{text!r:.60} is no CIDR") from None
-    if network.prefixlen < SHORTEST[network.version]:
-        raise HelperRefused(f"{network} is too wide: nothing shorter than /{SHORTEST[network.version]}")
+def _route(text: str, *, wide: bool) -> Network:
+    network = _parsed(ip_network, text, "CIDR")  # strict: host bits must be zero
+    shortest = WIDEST if wide else SHORTEST[network.version]
+    if network.prefixlen < shortest:
+        raise HelperRefused(f"{network} is too wide: nothing shorter than /{shortest}")
     for forbidden in FORBIDDEN:
         if network.overlaps(forbidden):
             raise HelperRefused(f"{network} is in {forbidden}, which stays the machine's own")
-    if mtu and mtu not in MTU_RANGE:
-        raise HelperRefused(f"an MTU of {mtu} bytes for {network} is out of range")
     return network
 
 
-def check_configure(request: Configure) -> VifConfig:
-    """Turn a request into a configuration that cannot be wrong by itself, or raise HelperRefused."""
+def check_configure(request: Configure, *, wide: bool = False) -> VifConfig:
+    """Turn a request into a configuration that cannot be wrong by itself, or raise HelperRefused.
+
+    ``wide``: the user has said that networks may be as wide as :data:`WIDEST`.
+    """
     if len(request.routes) > MAX_ROUTES or len(request.addresses) > MAX_ADDRESSES:
         raise HelperRefused(f"more than {MAX_ROUTES} routes or {MAX_ADDRESSES} addresses")
-    wanted: VifConfig = {_address(text): 0 for text in request.addresses}
-    return wanted | {_route(spec.cidr, spec.mtu): spec.mtu for spec in request.routes}
+    addresses = dict.fromkeys(map(_address, request.addresses))
+    return (*addresses, *dict.fromkeys(_route(text, wide=wide) for text in request.routes))
 
 
-def check_conflicts(
-    wanted: Iterable[Interface | Network], ours: int, addresses: list[Held], routes: list[Held]
-) -> None:
+def check_conflicts(wanted: Iterable[Item], ours: int, addresses: list[Held], routes: list[Held]) -> None:
     """Compare what is new with what the machine has; raise CidrConflict with the first clash found.
 
     A route of ours must not touch a network the machine is attached to, nor cover a route of another interface that
@@ -145,20 +140,18 @@ def check_dns(request: SetDns, config: VifConfig) -> None:
     """Refuse with HelperRefused what would not be safe to write into a file, or would not come back to us."""
     if request.mechanism not in ("auto", "resolved", "resolvconf", "none"):
         raise HelperRefused(f"{request.mechanism!r:.40} is no mechanism: auto, resolved, resolvconf or none")
-    try:
-        nameserver = ip_address(request.nameserver)
-    except ValueError:
-        raise HelperRefused(f"{request.nameserver!r:.60} is no address") from None
+    nameserver = _parsed(ip_address, request.nameserver, "address")
     # An IPv6 address may end in "%" and any text at all, line ends included: it must be written as we would.
     plain = str(ip_address(nameserver.packed)) == request.nameserver
     if not plain or not any(nameserver in network_of(item) for item in config):
         raise HelperRefused(f"the nameserver {request.nameserver!r:.60} is not behind the interface")
-    if len(request.search) > MAX_SEARCH or not 0 <= request.ndots <= 15:
-        raise HelperRefused(f"more than {MAX_SEARCH} search names, or ndots not in 0 to 15")
+    too_many = len(request.search) > MAX_SEARCH or len(request.domains) > MAX_DOMAINS
+    if too_many or not 0 <= request.ndots <= 15:
+        raise HelperRefused(
+            f"more than {MAX_SEARCH} search names or {MAX_DOMAINS} domains, or ndots not in 0 to 15"
+        )
     for name in request.search:
         _check_name(name)
-    if len(request.domains) > MAX_DOMAINS:
-        raise HelperRefused(f"more than {MAX_DOMAINS} domains")
     for domain in request.domains:
         _check_domain(domain)
 

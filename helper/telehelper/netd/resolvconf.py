@@ -23,17 +23,13 @@ import os
 import re
 import stat
 import time
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from telehelper.errors import ResolverError
-from telehelper.netd.resolved import leads_here
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from telehelper.messages import SetDns
+from telehelper.messages import SetDns
 
 PATH: Final = Path("/etc/resolv.conf")
 LOCK_TRIES, LOCK_PAUSE = 100, 0.02  # how often and how many seconds apart; rewriting takes 1 ms
@@ -75,22 +71,17 @@ class Layer(NamedTuple):
 
     def text(self) -> str:
         """Return the file."""
-        owner = self.owner
-        return (
-            f"# telemagic netd {owner.pid} {owner.started} {owner.boot}\n"
-            f"# was {json.dumps(self.former._asdict())}\n{self.body}"
-        )
+        mark, was = " ".join(map(str, self.owner)), json.dumps(self.former._asdict())
+        return f"# telemagic netd {mark}\n# was {was}\n{self.body}"
 
 
 def render(order: SetDns) -> str:
     """Write what our file says; the order's values were checked (`permits.py`)."""
-    lines = [
-        "# Put here by %tele connect, taken away by %tele disconnect. Left over? The next connect repairs it.",
-        f"nameserver {order.nameserver}",
-        *([f"search {' '.join(order.search)}"] if order.search else []),
-        f"options ndots:{order.ndots} timeout:1 attempts:3",
-    ]
-    return "\n".join(lines) + "\n"
+    search = f"search {' '.join(order.search)}\n" if order.search else ""
+    return (
+        "# Put here by %tele connect, taken away by %tele disconnect. Left over? The next connect repairs it.\n"
+        f"nameserver {order.nameserver}\n{search}options ndots:{order.ndots} timeout:1 attempts:3\n"
+    )
 
 
 def layers(text: str) -> list[Layer]:
@@ -128,13 +119,13 @@ class ResolvConf:
         self._owner = owner
         self._temporary = path.with_name(f".{path.name}.telemagic-{owner.pid}")
 
-    def is_writable(self) -> bool:
-        """Whether we could take the file over."""
-        return os.access(self._path.parent if self._is_replaced() else self._path, os.W_OK)
-
-    def leads_to_resolved(self) -> bool:
-        """Whether the file sends everything to systemd-resolved."""
-        return leads_here(self._read())
+    def read(self) -> str:
+        """Return what the file says, empty if there is none."""
+        try:
+            with open(self._path, "rb") as file:
+                return file.read(MAX_FILE + 1).decode("latin-1")
+        except FileNotFoundError:
+            return ""
 
     def heal(self) -> bool:
         """Take out what netds that are dead left behind; True if there was something."""
@@ -144,17 +135,15 @@ class ResolvConf:
         """Put our file there, or raise ResolverError: it cannot be written."""
         try:
             with self._locked():
-                stack = layers(self._read())
+                stack = layers(self.read())
                 was = without(stack, self._owner.__eq__) if stack else self._former()
                 data = Layer(self._owner, was, render(order)).text().encode("latin-1")
                 if len(data) > MAX_FILE:
                     raise ResolverError(f"{self._path} is longer than {MAX_FILE} bytes")
                 self._put(data)
         except OSError as error:
-            raise ResolverError(
-                f"cannot write {self._path}: {error.strerror}",
-                hint=f"look at: lsattr {self._path}; mount | grep resolv",
-            ) from error
+            hint = f"look at: lsattr {self._path}; mount | grep resolv"
+            raise ResolverError(f"cannot write {self._path}: {error.strerror}", hint=hint) from error
 
     def restore(self) -> bool:
         """Take our layer out of the file if it is still there; True if so. Raises OSError."""
@@ -162,13 +151,12 @@ class ResolvConf:
         return self._take_out(self._owner.__eq__)
 
     def _take_out(self, is_gone: Callable[[Owner], bool]) -> bool:
-        if not any(is_gone(layer.owner) for layer in layers(self._read())):
-            return False
         with self._locked():
-            stack = layers(self._read())
-            if stack:  # else it was overwritten this moment
+            stack = layers(self.read())
+            found = any(is_gone(layer.owner) for layer in stack)
+            if found:
                 self._put_back(without(stack, is_gone))
-            return True
+            return found
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -185,45 +173,32 @@ class ResolvConf:
         finally:
             os.close(directory)
 
-    def _read(self) -> str:
-        try:
-            with open(self._path, "rb") as file:
-                return file.read(MAX_FILE + 1).decode("latin-1")
-        except FileNotFoundError:
-            return ""
-
     def _former(self) -> Former:
-        try:
-            mode = os.lstat(self._path).st_mode
-        except FileNotFoundError:
-            return Former("absent")
-        if stat.S_ISLNK(mode):
+        if self._path.is_symlink():
             return Former("link", os.readlink(self._path))
-        text = self._read()
-        if len(text) > MAX_FILE:
-            raise ResolverError(f"{self._path} is longer than {MAX_FILE} bytes")
-        return Former("file", text)
-
-    def _is_replaced(self) -> bool:
-        return self._path.is_symlink() or not self._path.exists()
+        return Former("file", self.read()) if self._path.exists() else Former("absent")
 
     def _put(self, data: bytes) -> None:
-        if self._is_replaced():
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(self._temporary, flags, 0o644)
-            try:
-                os.fchmod(fd, 0o644)  # whatever the umask
-                os.write(fd, data)
-            finally:
-                os.close(fd)
-            os.rename(self._temporary, self._path)
-            return
-        fd = os.open(self._path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        replaced = self._path.is_symlink() or not self._path.exists()
+        if replaced:
+            fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            mode = 0o644  # whatever the umask
+        else:
+            mode = stat.S_IMODE(os.stat(self._path).st_mode)
+            with suppress(PermissionError):  # another's: then its mode must do
+                os.chmod(
+                    self._path, mode | stat.S_IWUSR
+                )  # a read-only one is closed even to root without capabilities
+            fd = os.open(self._path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
+            with suppress(PermissionError):
+                os.fchmod(fd, mode)
             os.write(fd, data)  # first all of the new, then the end: no reader meets an empty file
             os.ftruncate(fd, len(data))
         finally:
             os.close(fd)
+        if replaced:
+            os.rename(self._temporary, self._path)
 
     def _put_back(self, former: Former) -> None:
         if former.kind == "file":

@@ -5,17 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 from telehelper.errors import ResolverError
+from telehelper.messages import SetDns
 from telehelper.netd.guardian import Guardian
-from telehelper.netd.resolved import Resolved
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from telehelper.messages import SetDns
-    from telehelper.netd.resolvconf import ResolvConf
+from telehelper.netd.resolvconf import ResolvConf
+from telehelper.netd.resolved import Resolved, leads_here
 
 NS_GET_USERNS: Final = 0xB701  # ioctl_ns(2)
 
@@ -26,33 +23,29 @@ def owns_files(proc: str = "/proc", ioctl: Callable[[int, int], int] = fcntl.ioc
     With `unshare -Urn` or `unshare -n` the network is a private one and /etc still the machine's: writing there would
     break names for everybody. Ask before dropping capabilities: /proc/1/ns cannot be read afterwards.
     """
-    mounts = os.open(f"{proc}/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    with open(f"{proc}/self/ns/mnt", "rb") as mounts:
+        try:
+            os.close(ioctl(mounts.fileno(), NS_GET_USERNS))
+        except OSError as error:
+            if error.errno == errno.EPERM:  # of a user namespace above ours
+                return False
     try:
-        os.close(ioctl(mounts, NS_GET_USERNS))
-    except OSError as error:
-        if error.errno == errno.EPERM:  # of a user namespace above ours
-            return False
-    finally:
-        os.close(mounts)
-    try:
-        same = {
-            kind: os.readlink(f"{proc}/self/ns/{kind}") == os.readlink(f"{proc}/1/ns/{kind}")
-            for kind in ("net", "mnt")
-        }
+        net, mnt = (
+            os.readlink(f"{proc}/self/{ns}") == os.readlink(f"{proc}/1/{ns}") for ns in ("ns/net", "ns/mnt")
+        )
     except OSError:  # process 1 is not ours to look at: we are in a user namespace with mounts of its own
         return True
-    return same["net"] or not same["mnt"]
+    return net or not mnt
 
 
 class HostResolver:
-    """`Resolver` of the monitor on the real machine; the file with a guardian from before the first change on.
+    """What netd does to names on the real machine; the file with a guardian from before the first change on.
 
     May be set again: the same mechanism once more, since somebody overwrote it, or another one instead.
     """
 
     def __init__(self, conf: ResolvConf, *, owned: bool, resolved: Resolved | None = None) -> None:
-        self._conf = conf
-        self._owned = owned
+        self._conf, self._owned = conf, owned
         self._resolved = resolved or Resolved()
         self._guardian: Guardian | None = None
         self._in_force = "none"
@@ -74,9 +67,10 @@ class HostResolver:
 
     def _possible(self, order: SetDns) -> list[str]:
         """List what may work here, first what changes least."""
-        by_bus = self._owned and bool(order.domains) and self._conf.leads_to_resolved()
-        by_file = self._owned and self._conf.is_writable()
-        return [*(["resolved"] if by_bus else []), *(["resolvconf"] if by_file else []), "none"]
+        if not self._owned:
+            return ["none"]
+        by_bus = order.domains and leads_here(self._conf.read())
+        return [*(["resolved"] if by_bus else []), "resolvconf", "none"]
 
     def _use(self, mechanism: str, order: SetDns, index: int) -> None:
         if mechanism == "none":
@@ -89,19 +83,22 @@ class HostResolver:
             self._take_file(order)
 
     def _take_file(self, order: SetDns) -> None:
-        if self._guardian is None:
-            self._guardian = Guardian(self._conf.restore)
-        self._conf.point(order)
+        guardian = self._guardian or Guardian(self._conf.restore)
+        try:
+            self._conf.point(order)
+            self._guardian = guardian
+        finally:
+            if self._guardian is None:
+                guardian.dismiss()  # it restores, should half have been done
 
     def undo(self) -> None:
-        """Put everything back and let the guardian go. Raises OSError."""
+        """Put everything back and let the guardian go. Raises OSError or ResolverError."""
         in_force, self._in_force = self._in_force, "none"
         guardian, self._guardian = self._guardian, None
-        try:
-            if guardian is not None:
+        if guardian is not None:
+            try:
                 self._conf.restore()
-        finally:
-            if guardian is not None:
+            finally:
                 guardian.dismiss()
-            if in_force == "resolved":
-                self._resolved.revert()
+        if in_force == "resolved":
+            self._resolved.revert()
