@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# What PyYAML raises for text that is no YAML, besides its own YAMLError: "!!int ''", "2026-13-45", "!!bool maybe"
+BAD_YAML: Final = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
 _CONFLICTS_SHOWN: Final = 3  # in one message; people read no more
 
 
