@@ -51,7 +51,7 @@ class _Beside:
     """A run whose output comes at the end."""
 
     def __init__(self, command: list[str], stack: ExitStack, **environment: str) -> None:
-        self.said: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
+        self.said: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
         self.process = stack.enter_context(
             subprocess.Popen(  # noqa: S603  # our own command
                 command,
