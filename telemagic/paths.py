@@ -56,6 +56,11 @@ def _check(path: Path, found: os.stat_result) -> None:
             f"{path} belongs to uid {found.st_uid}, not to you",
             hint="point TELEMAGIC_RUNTIME_DIR at a private directory of yours",
         )
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise HelperMissing(
+            f"{path} cannot be written to: a read-only file system, or its mode",
+            hint="point TELEMAGIC_RUNTIME_DIR at a private directory of yours",
+        )
     if stat.S_IMODE(found.st_mode) & 0o077:
         raise HelperMissing(
             f"{path} is open to other users (mode {stat.S_IMODE(found.st_mode):04o})",

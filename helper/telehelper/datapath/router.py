@@ -111,6 +111,20 @@ class Router:
             self._refused.clear()  # for the reasons of the former plan
         return ", ".join(str(network) for network in plan.routes) or "none"
 
+    async def repair(self) -> list[str]:
+        """Put back what somebody has removed of our routes; returns them as CIDRs. Raises as netd refuses."""
+        async with self._planning, self._changing:
+            if self.plan is None:
+                return []
+            existing = await asyncio.to_thread(lambda: asyncio.run(read_routes()))
+            there = {str(route.network) for route in existing if route.device == self.device}
+            addresses, wanted = self._wanted(self.plan, list(self._singles))
+            missing = [spec.cidr for spec in wanted if spec.cidr not in there]
+            if missing:  # netd makes the difference to what it was told last
+                await self._netd.configure(addresses, [spec for spec in wanted if spec.cidr in there])
+                await self._netd.configure(addresses, wanted)
+            return missing
+
     @property
     def notices(self) -> tuple[str, ...]:
         """What was left out and the user does not know of, one line each."""
@@ -242,6 +256,9 @@ class Router:
     # --- inside
 
     async def _configure(self, plan: RoutePlan, singles: Sequence[Address]) -> None:
+        await self._netd.configure(*self._wanted(plan, singles))
+
+    def _wanted(self, plan: RoutePlan, singles: Sequence[Address]) -> tuple[list[str], list[RouteSpec]]:
         networks: list[Network] = [*(addresses.pool for addresses in self._maps), *plan.routes]
         networks += [ip_network(address) for address in singles]
         wanted = [RouteSpec(f"{self.resolver}/32"), *(RouteSpec(str(network)) for network in networks)]
@@ -250,7 +267,7 @@ class Router:
             if self.address_v6 is None:
                 self.address_v6 = cidr.free_address_v6(self._avoid, self._index)
             addresses.append(f"{self.address_v6}/128")
-        await self._netd.configure(addresses, wanted)
+        return addresses, wanted
 
     @property
     def _index(self) -> int:
