@@ -242,9 +242,10 @@ class ManagerUntrusted(ClusterError):
 
 
 class ManagerTooOld(ClusterError):
-    """The traffic manager speaks another version of the protocol."""
+    """The traffic manager speaks another version of the protocol, mostly an older one."""
 
     slug = "manager-too-old"
+    default_hint = "%tele install brings the manager to this version; is it the newer one: pip install --upgrade telemagic"
 
 
 class SessionExpired(ClusterError):
