@@ -17,8 +17,9 @@ from typing import IO
 ROOT = Path(__file__).parent.parent
 # Whole chains, on the embedded cluster and on real parts of others; they take as long as all the rest.
 CHAINS = ("tests/e2e", "tests/farend", "tests/netd_resolved")
-# Three minutes of one connection under load, as the lowest of the three: nothing in it is measured against a clock.
-SOAK = ("tests/soak",)
+# Three minutes of one connection under load, and what breaks on purpose; with the lowest priority of the three, for their
+# limits of time are generous.
+ENDURANCE = ("tests/soak", "tests/drills", "tests/skew")
 SOAK_SECONDS = "180"
 
 
@@ -27,12 +28,12 @@ def main(arguments: list[str]) -> int:
     # Started in the background a shell has us ignore interrupts, and the tests would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     pytest = [sys.executable, "-m", "pytest"]
-    rest = [f"--ignore={folder}" for folder in (*CHAINS, *SOAK)]
+    rest = [f"--ignore={folder}" for folder in (*CHAINS, *ENDURANCE)]
     aside = ["-p", "no:cacheprovider", *arguments]
     with ExitStack() as stack:
         others = [
             _Beside([*pytest, *CHAINS, *aside], stack),
-            _Beside(["nice", *pytest, *SOAK, *aside], stack, TELEMAGIC_SOAK_SECONDS=SOAK_SECONDS),
+            _Beside(["nice", *pytest, *ENDURANCE, *aside], stack, TELEMAGIC_SOAK_SECONDS=SOAK_SECONDS),
         ]
         try:
             first = subprocess.run([*pytest, *rest, *arguments], cwd=ROOT, check=False).returncode  # noqa: S603  # our own command

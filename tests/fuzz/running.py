@@ -69,7 +69,7 @@ def by_atheris(outcome: Outcome, seconds: float) -> None:
     """Have a child run it for that long under atheris; what it finds it prints as it dies."""
     command = [sys.executable, "-m", "tests.fuzz.guided", outcome.target.name, str(int(seconds))]
     began = time.monotonic()
-    done = subprocess.run(command, capture_output=True, timeout=seconds + 120, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=seconds + 600, check=False)
     outcome.seconds += time.monotonic() - began
     outcome.executions += sum(map(int, _DONE.findall(done.stderr)))
     if done.returncode:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from importlib import metadata
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 
 from tests.supply.closure import by_part
+
+if TYPE_CHECKING:
+    from email.message import Message
 
 # What an Apache-2.0 project may depend on: permissive ones, and weak copyleft that stays in its own files. In the form that
 # :func:`licence_of` gives; an expression's parts are looked up one by one.
@@ -40,7 +43,7 @@ _NAMES: Final = (
 
 def licence_of(name: str) -> str:
     """Return a distribution's licence: its SPDX expression, else what its classifiers or its licence field say."""
-    told = metadata.metadata(name)
+    told = cast("Message", metadata.metadata(name))  # which it is; the protocol lacks get()
     if expression := told.get("License-Expression"):
         return str(expression)
     classifiers = [each for each in told.get_all("Classifier") or () if each.startswith("License ::")]
