@@ -99,9 +99,10 @@ def of_the_far_side(drill: Drill, stage: Stage, demo: Demo) -> None:
 
 def wait_for_the_manager(demo: Demo) -> None:
     """Wait until the demo has a ready manager again: what comes next is another drill."""
-    from telemagic.demo import client
+    from telemagic.demo.client import _status_of
 
     def is_ready() -> bool:
-        return any(one.name == demo.name and one.is_ready for one in client.status())
+        pods = (_status_of(demo.directory) or {"pods": {}})["pods"].values()
+        return bool(pods) and all(pods)
 
     assert wait_until(is_ready, PATIENCE)

@@ -8,10 +8,11 @@ import signal
 import time
 import traceback
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.drills import carriers, faults, kills
-from tests.drills.stage import PATIENCE, Stage, eventually, say, timed
+from tests.drills.stage import PATIENCE, Stage, eventually, own_runtime, say, timed
 from tests.drills.table import DRILLS
 from tests.soak.looking import manager
 
@@ -64,8 +65,9 @@ def play(names: list[str]) -> None:
     """Play the drills with these names; a failed one does not keep the others from their turn."""
     from telemagic.demo import client
 
-    stage = Stage()
-    with client.find() as demo:
+    name = Path(os.environ["KUBECONFIG"]).parent.name.removeprefix("demo-")
+    with client.find(name) as demo, own_runtime():
+        stage = Stage()
         for drill in (each for each in DRILLS if each.name in names):
             began, failure = time.monotonic(), ""
             try:
@@ -74,4 +76,4 @@ def play(names: list[str]) -> None:
                 failure = traceback.format_exc()
                 stage.close()
             say(json.dumps({"name": drill.name, "seconds": time.monotonic() - began, "failure": failure}))
-    stage.close()
+        stage.close()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -126,6 +127,18 @@ class Stage:
         if self._kernel is not None:
             self._kernel.__exit__(None, None, None)
             self._kernel = None
+
+
+@contextlib.contextmanager
+def own_runtime() -> Iterator[None]:
+    """Put the connections' sockets into a directory of this sandbox's own: others are at work at the same time."""
+    shared = os.environ["TELEMAGIC_RUNTIME_DIR"]
+    with tempfile.TemporaryDirectory(prefix="tele-d-") as path:
+        os.environ["TELEMAGIC_RUNTIME_DIR"] = path
+        try:
+            yield
+        finally:
+            os.environ["TELEMAGIC_RUNTIME_DIR"] = shared
 
 
 def state_of(pid: int) -> str:
