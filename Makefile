@@ -6,7 +6,7 @@ PROTO := helper/telehelper/rpc/manager.proto
 GRPC_TOOLS := grpcio-tools==1.76.0
 export PYTHON
 
-.PHONY: help venv demo test lint proto clean
+.PHONY: help venv demo test lint proto lock sbom clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -42,6 +42,19 @@ proto:  ## regenerate helper/telehelper/rpc from manager.proto
 	"$$tools/bin/python" -m pip install --quiet --disable-pip-version-check $(GRPC_TOOLS); \
 	"$$tools/bin/python" -m grpc_tools.protoc -Ihelper \
 	    --python_out=helper --pyi_out=helper --grpc_python_out=helper $(PROTO)
+
+# By uv, in a throw-away environment; one file for all Pythons from 3.11 on.
+lock:  ## pin what the tests install, with hashes, in tests/requirements.txt
+	@set -eu; tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
+	python=$${PYTHON:-$$(command -v python3)}; \
+	echo "lock: uv in a throw-away environment"; \
+	$$python -m venv "$$tools"; \
+	"$$tools/bin/python" -m pip install --quiet --disable-pip-version-check 'uv>=0.5'; \
+	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --extra test --extra manager --custom-compile-command 'make lock' pyproject.toml -o tests/requirements.txt
+
+sbom: venv  ## write the bill of materials, dist/telemagic.cdx.json
+	@$(PY) -m tests.supply --sbom dist/telemagic.cdx.json
 
 clean:  ## remove .venv and everything else that can be made again
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

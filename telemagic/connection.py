@@ -71,6 +71,11 @@ class Connection(Tables):
         return self._client is not None and not self.lost
 
     @property
+    def addresses(self) -> frozenset[str]:
+        """The machine's own on the interface: where connections into the cluster come from."""
+        return frozenset({self._first.address, self._first.address_v6} - {""})
+
+    @property
     def datapath_pid(self) -> int:
         """Process id of the data plane; 0 when disconnected."""
         return self._client.peer_pid if self._client is not None else 0

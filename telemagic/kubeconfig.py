@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from telehelper.errors import KubeconfigError
+from telehelper.errors import BAD_YAML, KubeconfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise KubeconfigError(f"{path} is not text", hint=_view(path)) from error
     try:
         doc = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, *BAD_YAML) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or "not YAML"

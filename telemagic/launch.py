@@ -266,7 +266,9 @@ class _Launch:
         await self._end_datapath()
         if self._netd is not None and not await self._netd.wait(END_PATIENCE):
             await self._netd.end(END_PATIENCE)  # sudo, waiting for something else than us
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(
+            OSError
+        ):  # mostly it was never made; and a failed start has something else to tell
             self._path.unlink()
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from telehelper.errors import AlreadyConnected, NotConnected, TelemagicError
 from telehelper.messages import Message, PhaseChanged, TunnelChanged
 
-from telemagic import attribution, config, in_cluster, live, names
+from telemagic import attribution, config, hangup, in_cluster, live, names
 from telemagic.connecting import Attempt, Launch, Target, resolve
 from telemagic.connection import Connection
 from telemagic.loop import CANCEL_PATIENCE, AsyncForeground, BlockingForeground, Foreground, Job, LoopThread
@@ -273,6 +273,7 @@ class Session:
         if self._connection is not None:
             self._connection.lose(reason)
             self._connection.feed.lost(reason)
+            hangup.hang_up(self._connection.addresses)
         names.disconnected()  # the resolver that this process may be pointed at has gone
 
     def after_fork(self) -> None:

@@ -169,6 +169,12 @@ def test_numbers_that_json_does_not_have_are_refused_both_ways(number: str) -> N
         encode(FlowTable(float(number), "[]"))
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + "0" * 400, str(2**53)])
+def test_numbers_that_are_no_float_are_refused(number: str) -> None:
+    data = f'{{"type": "FlowTable", "id": 1, "body": {{"taken_at": {number}, "rows": "[]"}}}}'.encode()
+    assert refusal(struct.pack("!I", len(data)) + data) == "FlowTable.taken_at must be float"
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[" * 100_000])
 def test_what_is_no_json_is_refused(data: bytes) -> None:
     assert refusal(struct.pack("!I", len(data)) + data) == "a control message is not JSON"

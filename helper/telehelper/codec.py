@@ -23,6 +23,8 @@ from telehelper.messages import Message
 MAX_MESSAGE: Final = 16 * 1024 * 1024  # bytes; a flow table of 10,000 rows is about 4 MiB
 MAX_NETD_MESSAGE: Final = 256 * 1024  # bytes; a plan of 1,000 routes is about 60 KiB
 _LENGTH: Final = struct.Struct("!I")
+_FLOAT_LIMIT: Final = 2**53  # up to which each whole number is a float
+_INFINITIES: Final = (float("inf"), float("-inf"))
 
 
 def _registry() -> dict[str, type[Message]]:
@@ -57,9 +59,10 @@ def _from_json(value: object, hint: Any, where: str) -> Any:  # noqa: ANN401  # 
         return {k: _from_json(v, item, f"{where}[{k!r:.40}]") for k, v in value.items()}
     if isinstance(hint, type) and issubclass(hint, Message):
         return _build(hint, value, where)
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) < _FLOAT_LIMIT:
         return float(value)
-    if type(value) is not hint:  # exact: True is no int here
+    # exact: True is no int here. JSON's 1e999 is read as infinity, which could not be sent on.
+    if type(value) is not hint or value in _INFINITIES:
         raise ControlError(f"{where} must be {hint.__name__}")
     return value
 

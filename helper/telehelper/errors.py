@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# What PyYAML raises for text that is no YAML, besides its own YAMLError: "!!int ''", "2026-13-45", "!!bool maybe"
+BAD_YAML: Final = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
 _CONFLICTS_SHOWN: Final = 3  # in one message; people read no more
 
 
@@ -287,9 +289,10 @@ class ManagerUntrusted(ClusterError):
 
 
 class ManagerTooOld(ClusterError):
-    """The traffic manager speaks another version of the protocol."""
+    """The traffic manager speaks another version of the protocol, mostly an older one."""
 
     slug = "manager-too-old"
+    default_hint = "%tele install brings the manager to this version; is it the newer one: pip install --upgrade telemagic"
 
 
 class SessionExpired(ClusterError):

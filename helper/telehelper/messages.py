@@ -2,6 +2,20 @@
 
 Two sockets speak it: kernel ↔ datapath (a Unix socket in a 0700 directory) and datapath ↔ netd (a socket pair that
 is netd's standard input). :mod:`telehelper.codec` puts messages on the wire.
+
+*Versions.* Parts of different versions say so before anything is changed; the first messages of each socket keep their
+fields for ever, so that they can. (docs/versions.md has the remedies.)
+
+===========================  =====================================  ================================================
+parts                        what they compare                      if it differs
+===========================  =====================================  ================================================
+kernel, data plane           PROTOCOL_VERSION, in Hello, Welcome    ControlError; other notebooks are not disturbed
+data plane, netd             PROTOCOL_VERSION, in NetdReady,        HelperLost
+                             OpenVif
+data plane, traffic manager  core.frames' version, in OpenSession   ManagerTooOld, unless both know an older one
+                             and HELLO
+any two                      the distribution's, but only to show   none: they go on
+===========================  =====================================  ================================================
 """
 
 from __future__ import annotations

@@ -57,6 +57,10 @@ def check_directory(path: Path) -> None:
             f"{path} is open to other users (mode {stat.S_IMODE(found.st_mode):04o})",
             hint=f"chmod 700 {path}",
         )
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise HelperMissing(
+            f"{path} cannot be written to: a read-only file system, or its mode", hint=_REMEDY
+        )
     for parent in path.parents:
         _check_parent(path, parent)
 

@@ -169,12 +169,17 @@ class TestRefused:
         data[16] = 44
         with pytest.raises(FragmentError):
             parse(bytes(data))
-        data = segment_bytes()
-        data[26] = 239
-        assert reason(refit(data)) == "multicast"
-        data = segment_bytes(key=to_key(TCP6))
-        data[34] = 0xFF
-        assert reason(data) == "multicast"
+        for at in (
+            22,
+            26,
+        ):  # the source is nobody's either: an answer would go to all of them (RFC 1122 §3.2.1.3)
+            data = segment_bytes()
+            data[at] = 239
+            assert reason(refit(data)) == "multicast"
+        for at in (18, 34):
+            data = segment_bytes(key=to_key(TCP6))
+            data[at] = 0xFF
+            assert reason(data) == "multicast"
 
     def test_other_protocols(self) -> None:
         data = segment_bytes()

@@ -220,6 +220,21 @@ def test_the_timer_sends_again_what_was_not_acknowledged() -> None:
     bench(work)
 
 
+def test_hanging_up_resets_what_is_open_and_needs_no_device() -> None:
+    async def work(it: Bench) -> None:
+        it.near(it.packet(SYN, 0))
+        it.far(OPENED)
+        it.near(it.packet(ACK, 1))
+        it.sinks.take()
+        it.engine.hang_up("disconnected")
+        assert [line for line in it.sinks.take() if "R" in line.split()[1]]
+        assert it.engine.stack.open_flows == 0
+        it.engine.tun = None
+        it.engine.hang_up("disconnected")
+
+    bench(work)
+
+
 def test_closing_disarms_the_timer() -> None:
     async def work(it: Bench) -> None:
         it.near(it.packet(SYN, 0))

@@ -42,6 +42,13 @@ def route(kind: int = NEWROUTE, length: int = 0, table: int = 254, way: int = 1,
     return message(kind, head + gateway + struct.pack("=HHi", 8, 4, index))
 
 
+def own_news(*data: bytes, device: str = "lo") -> list[str]:
+    own: list[str] = []
+    reader = NetworkNews(lambda: device, own.append)
+    assert [reader.read(each) for each in data] == [[] for _ in data]  # to all others it is none
+    return own
+
+
 def news(*data: bytes, device: str = "") -> list[str]:
     reader = NetworkNews(lambda: device)
     return [words for each in data for words in reader.read(each)]
@@ -52,6 +59,23 @@ def news(*data: bytes, device: str = "") -> list[str]:
 
 def test_links_that_go_and_come() -> None:
     assert news(link(DOWN), link(UP)) == ["lo went down", "lo went up"]
+
+
+def test_what_is_done_to_our_own_device_is_told_apart() -> None:
+    assert own_news(link(UP), link(DOWN)) == []  # no carrier, but up
+    assert own_news(link(0)) == [outside.DEVICE_DOWN]
+    assert own_news(link(UP, DELLINK)) == [outside.DEVICE_DOWN]
+    assert own_news(route(DELROUTE, length=16), route(length=16)) == [outside.ROUTE_GONE]
+    assert own_news(route(DELROUTE, table=255), address(DELADDR)) == []
+
+
+def test_our_own_device_is_known_when_its_name_is_gone() -> None:
+    own: list[str] = []
+    names = iter(["lo"])
+    reader = NetworkNews(lambda: next(names, "another"), own.append)
+    reader.read(link(UP))
+    reader.read(link(UP, DELLINK))
+    assert own == [outside.DEVICE_DOWN]
 
 
 def test_a_link_that_is_told_again_is_no_news() -> None:

@@ -11,11 +11,15 @@ from telehelper.core.admission import MAX_SINGLES
 from telehelper.core.cidr import VIF_POOL_V6
 from telehelper.core.route_plan import HostRoute
 from telehelper.datapath import router as router_module
+from telehelper.datapath import vif as vif_module
 from telehelper.datapath.address_map import AddressMapper
+from telehelper.datapath.outside import DEVICE_DOWN, ROUTE_GONE
 from telehelper.datapath.vif import Vif
 from telehelper.errors import CidrConflict
 from telehelper.messages import Connect, VifOpened
 from telehelper.rpc.manager_pb2 import Cidr, ClusterInfo
+
+from tests.datapath.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -218,6 +222,59 @@ def test_what_the_tunnel_needs_stays_out_though_its_name_does_not_resolve_any_mo
     assert not any(ip_address("10.244.0.1") in ip_network(route) for route in machine.netd.routes)
     machine.set_routes("10.244.0.0/30", own=[f"10.9.{n // 256}.{n % 256}" for n in range(1000)])
     assert any(ip_address("10.244.0.1") in ip_network(route) for route in machine.netd.routes), "bounded"
+
+
+def test_routes_that_somebody_removed_are_put_back(machine: Machine) -> None:
+    machine.set_routes(FOUR, MORE)
+    resolver = f"{machine.router.resolver}/32"
+    machine.routes = [
+        DEFAULT,
+        HostRoute(ip_network(FOUR), "eth0"),
+        *(HostRoute(ip_network(each), "tele0") for each in (resolver, MORE)),
+    ]
+    assert asyncio.run(machine.router.repair()) == [FOUR]
+    (_, without), (_, whole) = machine.netd.configured[-2:]
+    assert without == [resolver, MORE]  # netd makes the difference, so it must forget it first
+    assert sorted(whole) == sorted([resolver, FOUR, MORE])
+
+
+def test_where_nothing_is_missing_nothing_is_asked(machine: Machine) -> None:
+    assert asyncio.run(machine.router.repair()) == []
+    machine.set_routes(FOUR)
+    machine.routes = [
+        HostRoute(ip_network(each), "tele0") for each in (f"{machine.router.resolver}/32", FOUR)
+    ]
+    asked = len(machine.netd.configured)
+    assert asyncio.run(machine.router.repair()) == []
+    assert len(machine.netd.configured) == asked
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_repair_is_noted(machine: Machine, monkeypatch: pytest.MonkeyPatch, refused: bool) -> None:
+    monkeypatch.setattr(vif_module, "SETTLE", 0.0)
+    notes: list[str] = []
+    machine.vif.namer.note = notes.append
+    machine.set_routes(FOUR)
+    machine.netd.refuses = {FOUR} if refused else set()
+
+    async def work() -> None:
+        machine.vif.disturbed(ROUTE_GONE)
+        machine.vif.disturbed(ROUTE_GONE)  # one repair is enough for both
+        await until(lambda: notes)
+        await machine.vif.close()
+
+    asyncio.run(work())
+    words = "cannot be put back" if refused else "somebody removed routes of tele0; put back: "
+    assert len(notes) == 1
+    assert words in notes[0]
+
+
+def test_an_interface_that_was_set_down_is_the_end() -> None:
+    lost: list[str] = []
+    vif = Vif(cast("NetdClient", Netd()), cast("Tunnel", None), lost.append)
+    asyncio.run(vif.open())
+    vif.disturbed(DEVICE_DOWN)
+    assert lost == ["the TUN device tele0 was set down or deleted"]
 
 
 def test_plans_are_applied_in_the_order_they_were_asked_for(machine: Machine) -> None:

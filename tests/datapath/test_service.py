@@ -167,7 +167,7 @@ class Bench:
         self.folder = folder
         self.netd = ObligingNetd()
         self.events: list[Message] = []
-        self.client = NetdClient(self.netd.theirs, on_lost=lambda reason: self.plane.netd_lost(reason))
+        self.client = NetdClient(self.netd.theirs, on_lost=lambda reason: self.plane.lost(reason))
         self.plane = DataPlane(self.client, folder / "rpc", self.events.append)
         self.config = kubeconfig(folder, pki, cluster.api.url)
 
@@ -734,7 +734,7 @@ def test_a_changed_network_ends_the_wait_for_the_next_try(
         await until(lambda: it.plane.status().state == "reconnecting")
         await until(lambda: it.plane._tunnel._back_offs)
         monkeypatch.setattr(backoff, "FIRST_DELAY", 0.005)
-        it.plane._network_changed("wlan0 went up")
+        it.plane._machine_woke(0.0)  # as when wlan0 went up
         await until(lambda: it.plane.status().state == "connected")
         assert it.tunnel_changes() == [False, True]
 

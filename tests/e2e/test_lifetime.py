@@ -1,4 +1,7 @@
-"""Whichever process ends, in whatever way and at whatever moment: within five seconds nothing of ours is left."""
+"""Whichever process ends, in whatever way and at whatever moment: within five seconds nothing of ours is left.
+
+One process killed in each phase: tests/drills.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +22,8 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
-PHASES: Final = ("TUN", "tunnel", "CIDRs", "routes", "DNS", "ready")
 LOST: Final = ("HelperLost", "NotConnected")
 INTERRUPTED_WITHIN: Final = 2.0  # seconds
-KILL_AT_PHASE: Final = """
-def kill_at(phase, name):
-    import os, signal
-    from tests.e2e import test_lifetime
-    def on_phase(change):
-        if (change.phase, change.state) == (phase, "started"):
-            for pid in [os.getpid()] if name == "kernel" else test_lifetime.pids(name):
-                os.kill(pid, signal.SIGKILL)
-    return on_phase
-"""
 ATTEMPT: Final = """
 def attempt():
     print("begins")
@@ -40,13 +32,6 @@ def attempt():
     except KeyboardInterrupt:
         return "interrupted"
     return "connected"
-"""
-WAIT_UNTIL_LOST: Final = """
-def wait_until_lost(tele):
-    import time
-    for _ in range(100):
-        tele.status
-        time.sleep(0.05)
 """
 QUERY: Final = """
 def fetch():
@@ -88,68 +73,7 @@ def check_works(kernel: Kernel) -> None:
     assert answer.value == "True", answer
 
 
-def check_works_again(kernel: Kernel, untouched: Untouched) -> None:
-    """After a loss: asking says so, connecting works again, and disconnecting leaves nothing."""
-    kernel.run("tele.status").check_error(*LOST)
-    kernel.connect()
-    check_works(kernel)
-    assert kernel.run("tele.disconnect()").error == ""
-    untouched.check()
-
-
 # --- killed while connected ------------------------------------------------------------------------------------
-
-
-@inside()
-def test_killed_kernel() -> None:
-    untouched = Untouched()
-    with Kernel() as kernel:
-        kernel.connect()
-        check_works(kernel)
-        kernel.signal(signal.SIGKILL)
-        untouched.check()
-
-
-def kill_helper(name: str) -> None:
-    """Kill one helper, then connect again."""
-    untouched = Untouched()
-    with Kernel() as kernel:
-        kernel.connect()
-        os.kill(pid_of(name), signal.SIGKILL)
-        untouched.check()
-        check_works_again(kernel, untouched)
-
-
-@inside()
-def test_killed_datapath() -> None:
-    kill_helper("datapath")
-
-
-@inside()
-def test_killed_netd() -> None:
-    kill_helper("netd")
-
-
-@inside()
-def test_killed_guardian_is_not_needed() -> None:
-    untouched = Untouched()
-    with Kernel() as kernel:
-        kernel.connect()
-        os.kill(pid_of("guardian"), signal.SIGKILL)
-        check_works(kernel)
-        assert kernel.run("tele.disconnect()").error == ""
-        untouched.check()
-
-
-@inside()
-def test_killed_sweeper_is_not_needed() -> None:
-    untouched = Untouched()
-    with Kernel() as kernel:
-        kernel.connect()
-        os.kill(pid_of("sweeper"), signal.SIGKILL)
-        check_works(kernel)
-        assert kernel.run("tele.disconnect()").error == ""
-        untouched.check()
 
 
 @inside()
@@ -192,47 +116,6 @@ def test_everything_killed_is_repaired_by_the_next_connect() -> None:
 
 
 # --- killed while connecting -----------------------------------------------------------------------------------
-
-
-def kill_in_each_phase(name: str, phases: tuple[str, ...] = PHASES) -> None:
-    """Kill a process as each phase begins."""
-    untouched = Untouched()
-    for phase in phases:
-        with Kernel() as kernel:
-            kernel.start(
-                KILL_AT_PHASE,
-                "import telemagic",
-                f"tele = telemagic.connect(on_phase=kill_at({phase!r}, {name!r}))",
-                WAIT_UNTIL_LOST,
-                "wait_until_lost(tele)",  # when the connection was faster than the kill
-            )
-            if name == "kernel":
-                assert kernel.process.wait(10) == -signal.SIGKILL
-                untouched.check()
-                continue
-            kernel.answer().check_error("HelperLost", "NotConnected")
-            untouched.check()
-            kernel.connect()
-            assert kernel.run("tele.disconnect()").error == ""
-            untouched.check()
-
-
-@pytest.mark.slow
-@inside()
-def test_kernel_killed_in_each_phase() -> None:
-    kill_in_each_phase("kernel")
-
-
-@pytest.mark.slow
-@inside()
-def test_datapath_killed_in_each_phase() -> None:
-    kill_in_each_phase("datapath")
-
-
-@pytest.mark.slow
-@inside()
-def test_netd_killed_in_each_phase() -> None:
-    kill_in_each_phase("netd")
 
 
 @inside()

@@ -73,3 +73,13 @@ def test_too_long_for_a_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setenv("TELEMAGIC_RUNTIME_DIR", str(tmp_path / ("x" * 100)))
     with pytest.raises(HelperMissing, match="longer than the 107 bytes"):
         paths.socket_path("key")
+
+
+def test_one_that_cannot_be_written_to(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime.mkdir(mode=0o700)
+    monkeypatch.setattr(
+        os, "access", lambda *_: False
+    )  # a read-only file system: root's mode bits hide nothing else
+    with pytest.raises(HelperMissing, match="cannot be written to") as caught:
+        paths.runtime_dir()
+    assert "TELEMAGIC_RUNTIME_DIR" in caught.value.hint

@@ -80,6 +80,9 @@ def test_data_goes_before_a_file(tmp_path: Path) -> None:
         ({"key": "."}, "Is a directory"),
         ({"key": 3}, "is no text"),
         ({"key-data": ["x"]}, "is no text"),
+        ({"key-data": "é"}, "key-data is no base64"),
+        ({"key": "a\0b"}, "is no text"),
+        ({"key": "\ud800"}, "is no text"),
     ],
 )
 def test_data_that_is_none(tmp_path: Path, fields: dict[str, Any], words: str) -> None:

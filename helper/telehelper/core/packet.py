@@ -137,7 +137,7 @@ def _parse_ip4(data: bytes | memoryview) -> tuple[int, bytes, int, int]:
         raise PacketError("truncated")
     if int.from_bytes(data[VNET.size : at], "big") % 0xFFFF:  # checksum.add(), without the call
         raise PacketError("IP checksum")
-    if addresses[4] >= 224:  # class D and E: nobody's unicast address
+    if addresses[4] >= 224 or addresses[0] >= 224:  # class D and E: nobody's unicast address
         raise PacketError("multicast")
     if fragment & 0x3FFF:
         raise FragmentError("fragment")
@@ -152,7 +152,7 @@ def _parse_ip6(data: bytes | memoryview) -> tuple[int, bytes, int, int]:
     end = at + length
     if len(data) < end:
         raise PacketError("truncated")
-    if addresses[16] == 0xFF:
+    if addresses[16] == 0xFF or addresses[0] == 0xFF:
         raise PacketError("multicast")
     if protocol == FRAGMENT6:
         raise FragmentError("fragment")

@@ -192,14 +192,9 @@ class Relay:
 def _translate(error: grpc.aio.AioRpcError, relay: Relay) -> TelemagicError:
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.FAILED_PRECONDITION:
-        return ManagerTooOld(
-            f"the traffic manager refuses this version: {details}", hint="upgrade the older of the two"
-        )
+        return ManagerTooOld(f"the traffic manager refuses this version: {details}")
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return ManagerTooOld(
-            f"the traffic manager does not know what this version asks: {details}",
-            hint="%tele install upgrades it",
-        )
+        return ManagerTooOld(f"the traffic manager does not know what this version asks: {details}")
     if code is grpc.StatusCode.UNAUTHENTICATED:
         return SessionExpired(f"the traffic manager does not know our session: {details}")
     if relay.error is not None:

@@ -147,7 +147,8 @@ class ControlServer:
             while data := await reader.read(65536):
                 for envelope in decoder.feed(data):
                     if kernel not in self._kernels:
-                        self._greet(envelope, kernel)
+                        if not self._greet(envelope, kernel):
+                            return
                         continue
                     task = asyncio.create_task(self._handle(envelope, kernel))
                     for tasks in (running, self._requests):
@@ -159,17 +160,21 @@ class ControlServer:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    def _greet(self, envelope: Envelope, kernel: Kernel) -> None:
+    def _greet(self, envelope: Envelope, kernel: Kernel) -> bool:
+        """Take the first message; False if the kernel was refused."""
         hello = envelope.body
         if not isinstance(hello, Hello):
             raise ControlError(f"{type(hello).__name__} before Hello")
         if hello.version != PROTOCOL_VERSION:
-            raise ControlError(
+            error = ControlError(
                 f"the running data plane speaks version {PROTOCOL_VERSION} of the protocol, the kernel {hello.version}",
                 hint="disconnect all notebooks, then connect again",
             )
+            kernel.send(Failed.of(error), envelope.id)  # as the answer: said unasked, it would be a loss
+            return False
         self._kernels.add(kernel)
         kernel.send(Welcome(PROTOCOL_VERSION, os.getpid(), self._service.is_connected), envelope.id)
+        return True
 
     async def _handle(self, envelope: Envelope, kernel: Kernel) -> None:
         try:

@@ -100,6 +100,12 @@ class Engine:
         self._perform(self.stack.reset_flows(mine, reason, monotonic()))
         self._alarm.set(self.stack.next_timer())
 
+    def hang_up(self, reason: str) -> None:
+        """Reset all flows, while there is still a device to do it through: else programs would wait for ever."""
+        if self.tun is not None:
+            self._perform(self.stack.reset_flows(None, reason, monotonic()))
+            self._alarm.set(self.stack.next_timer())
+
     def answer_datagram(self, client: Hashable, data: bytes) -> None:
         """Answer a datagram that came to the resolver's address, with what `names.query` was given as its client."""
         if not isinstance(client, FiveTuple):

@@ -53,7 +53,7 @@ async def _serve(options: argparse.Namespace, sweeper: Sweeper) -> int:
 
     def netd_lost(reason: str) -> None:
         for plane in planes:
-            plane.netd_lost(reason)
+            plane.lost(reason)
         stop.set()
 
     netd = NetdClient(socket.socket(fileno=options.netd_fd), on_lost=netd_lost)

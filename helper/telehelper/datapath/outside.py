@@ -1,7 +1,8 @@
 """What happens to the machine itself: its network changes, or it was asleep.
 
 Networks: the kernel tells of links, addresses and routes (rtnetlink(7), multicast groups). Several such news in a row are
-one. What we do to our own devices is no news. Sleep: CLOCK_BOOTTIME goes on while the machine is suspended and
+one. What we do to our own device is no news, but what others do to it is told apart: it was set down or deleted, or lost
+a route (which may have been our doing). Sleep: CLOCK_BOOTTIME goes on while the machine is suspended and
 CLOCK_MONOTONIC does not (clock_gettime(2)), so their difference grows by just that.
 """
 
@@ -21,13 +22,16 @@ SETTLE: Final = (
     0.2  # seconds from the first news to telling: link, address and route come one after the other
 )
 INTERVAL: Final = 1.0  # seconds between two tellings, however busy a container engine is with its links
+DEVICE_DOWN: Final = "down"  # what happened to our own device
+ROUTE_GONE: Final = "route"
 TICK: Final = 1.0  # seconds between looks at the clocks
 SLEPT: Final = 2.0  # seconds; less is no sleep but the scheduler
 
 # linux/rtnetlink.h, linux/if.h
 _GROUPS: Final = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # links; addresses and routes of IPv4; of IPv6
 _NEWLINK, _DELLINK, _NEWADDR, _DELADDR, _NEWROUTE, _DELROUTE = 16, 17, 20, 21, 24, 25
-_RUNNING: Final = 0x1 | 0x40  # IFF_UP, IFF_RUNNING
+_UP: Final = 0x1  # IFF_UP
+_RUNNING: Final = _UP | 0x40  # with IFF_RUNNING
 _RT_TABLE_MAIN, _RTN_UNICAST, _RTA_OIF, _RT_SCOPE_LINK = 254, 1, 4, 253
 _HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 _LINK: Final = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
@@ -42,8 +46,10 @@ _INDEX: Final = struct.Struct("=i")
 class NetworkNews:
     """Picks from the kernel's messages what may change how a packet of ours leaves the machine."""
 
-    def __init__(self, device: Callable[[], str]) -> None:
+    def __init__(self, device: Callable[[], str], own: Callable[[str], None] = lambda _: None) -> None:
         self._device = device  # returns the name of our own interface
+        self._own = own  # called with what happened to that
+        self._index = 0  # of that, for when it is gone
         self._running: dict[int, bool] = {}  # links, as last told
 
     def read(self, data: bytes) -> list[str]:
@@ -59,12 +65,18 @@ class NetworkNews:
         return [words for words in found if words]
 
     def _is_ours(self, index: int) -> bool:
-        return bool(index) and _name(index) == self._device()
+        if index and _name(index) == self._device():
+            self._index = index
+        return bool(index) and index == self._index
 
     def _link(self, kind: int, body: bytes) -> str:
         _, _, index, flags, _ = _LINK.unpack_from(body)
         runs = kind == _NEWLINK and flags & _RUNNING == _RUNNING
-        if self._is_ours(index) or self._running.get(index) == runs:
+        if self._is_ours(index):
+            if kind == _DELLINK or not flags & _UP:
+                self._own(DEVICE_DOWN)
+            return ""
+        if self._running.get(index) == runs:
             return ""
         self._running[index] = runs
         if kind == _DELLINK:
@@ -80,7 +92,11 @@ class NetworkNews:
     def _route(self, kind: int, body: bytes) -> str:
         _, length, _, _, table, _, _, way, _ = _ROUTE.unpack_from(body)
         index = next((_INDEX.unpack(value)[0] for of, value in _attributes(body) if of == _RTA_OIF), 0)
-        if table != _RT_TABLE_MAIN or way != _RTN_UNICAST or self._is_ours(index):
+        if table != _RT_TABLE_MAIN or way != _RTN_UNICAST:
+            return ""
+        if self._is_ours(index):
+            if kind == _DELROUTE:
+                self._own(ROUTE_GONE)
             return ""
         what = "a route" if length else "a default route"
         return f"{what} {'came' if kind == _NEWROUTE else 'went'}"
@@ -133,6 +149,8 @@ class Outside:
         Returns the name of our own interface, empty while there is none.
     clock
         Returns the seconds that the machine was suspended in all.
+    own
+        Called at once with what happened to our own interface: DEVICE_DOWN or ROUTE_GONE.
     """
 
     def __init__(
@@ -141,10 +159,11 @@ class Outside:
         on_wake: Callable[[float], None],
         device: Callable[[], str],
         clock: Callable[[], float] = asleep,
+        own: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._on_change = on_change
         self._on_wake = on_wake
-        self._news = NetworkNews(device)
+        self._news = NetworkNews(device, own)
         self._clock = clock
         self._slept = 0.0
         self._socket: socket.socket | None = None

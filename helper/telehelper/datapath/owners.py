@@ -139,7 +139,7 @@ class Owners:
     async def start(self, sockets: SockDiag) -> None:
         """Begin to look for owners; the first search is for nobody, so that the child is there for the next."""
         self.sockets = sockets
-        await self._searcher.find((), {}, ())
+        self._begin_search()
 
     @property
     def has_neighbours(self) -> bool:

@@ -112,6 +112,20 @@ class Router:
             self._refused.clear()  # for the reasons of the former plan
         return ", ".join(str(network) for network in plan.routes) or "none"
 
+    async def repair(self) -> list[str]:
+        """Put back what somebody has removed of our routes; returns them as CIDRs. Raises as netd refuses."""
+        async with self._planning, self._changing:
+            if self.plan is None:
+                return []
+            existing = await asyncio.to_thread(lambda: asyncio.run(read_routes()))
+            there = {str(route.network) for route in existing if route.device == self.device}
+            addresses, wanted = self._wanted(self.plan, list(self._singles))
+            missing = [route for route in wanted if route not in there]
+            if missing:  # netd makes the difference to what it was told last
+                await self._netd.configure(addresses, [route for route in wanted if route in there])
+                await self._netd.configure(addresses, wanted)
+            return missing
+
     @property
     def notices(self) -> tuple[str, ...]:
         """What was left out and the user does not know of, one line each."""
@@ -254,6 +268,9 @@ class Router:
     # --- inside
 
     async def _configure(self, plan: RoutePlan, singles: Sequence[Address]) -> None:
+        await self._netd.configure(*self._wanted(plan, singles))
+
+    def _wanted(self, plan: RoutePlan, singles: Sequence[Address]) -> tuple[list[str], list[str]]:
         networks: list[Network] = [*(addresses.pool for addresses in self._maps), *plan.routes]
         networks += [ip_network(address) for address in singles]
         wanted = [f"{self.resolver}/32", *map(str, networks)]
@@ -262,7 +279,7 @@ class Router:
             if self.address_v6 is None:
                 self.address_v6 = cidr.free_address_v6(self._avoid, self._index)
             addresses.append(f"{self.address_v6}/128")
-        await self._netd.configure(addresses, wanted)
+        return addresses, wanted
 
     @property
     def _index(self) -> int:

@@ -43,6 +43,7 @@ from telehelper.messages import (
     Connect,
     Disconnect,
     Done,
+    Failed,
     GetRoutes,
     GetStatus,
     Message,
@@ -94,7 +95,7 @@ class DataPlane:
         self._tunnel = Tunnel(self._open_uplink, self)
         self._uplink: ClusterUplink | None = None
         self._info: ClusterInfo | None = None  # as last told, by this uplink or the one before
-        self._vif = Vif(netd, self._tunnel, self._device_lost)
+        self._vif = Vif(netd, self._tunnel, self.lost)
         self._vif.namer.note = self._note
         self.observer = Observer(self._vif, self._tunnel, self.status)
         self._attribution = Attribution(self.observer.touch, self.observer.kept_out)
@@ -102,7 +103,8 @@ class DataPlane:
         self._places = Places(self._vif.router.real, self.observer.name_of, self.observer.places_changed)
         self._places.index = self._index
         self.observer.places = self._places
-        self._outside = Outside(self._network_changed, self._machine_woke, lambda: self._vif.name)
+        woke, name = self._machine_woke, lambda: self._vif.name
+        self._outside = Outside(lambda _: woke(0.0), woke, name, own=self._vif.disturbed)
         self._updates: set[asyncio.Task[None]] = set()
         self._nameservers: list[Address] = []  # of the machine, before us
         self._connected_at = 0.0
@@ -308,9 +310,6 @@ class DataPlane:
 
     # --- what happens to the machine
 
-    def _network_changed(self, _: str) -> None:
-        self._machine_woke(0.0)
-
     def _machine_woke(self, seconds: float) -> None:
         """Try again now what waits, see soon whether what is open still lives, and whether the routes still fit."""
         if self._api is not None:
@@ -346,15 +345,13 @@ class DataPlane:
             await self.close()
         return Done()
 
-    def _device_lost(self, reason: str) -> None:
-        """End because the TUN device has gone: nothing can be carried any more."""
-        self._last_error = reason
-        self._broadcast(TunnelChanged(False, reason))
-        self.ended.set()
-
-    def netd_lost(self, reason: str) -> None:
-        """End because netd has gone: our descriptor would keep the device and its routes alive."""
-        self._device_lost(reason)
+    def lost(self, reason: str) -> None:
+        """End because the TUN device or netd has gone: nothing can be carried, or nobody would undo it any more."""
+        if not self.ended.is_set():
+            self._last_error = reason
+            self._broadcast(TunnelChanged(False, reason))
+            self._broadcast(Failed.of(HelperLost(reason)))  # the last word, for the next command
+            self.ended.set()
 
     async def close(self) -> None:
         """Take everything down, once; `ended` is set afterwards. UndoIncomplete if something of ours is left."""
@@ -369,6 +366,7 @@ class DataPlane:
         for task in self._updates | ({self._connecting} if self._connecting else set()):
             if task is not asyncio.current_task():
                 task.cancel()
+        self._vif.hang_up("disconnected")  # before the device goes
         left: UndoIncomplete | None = None
         try:
             await self._netd.undo()

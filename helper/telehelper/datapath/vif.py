@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from typing import TYPE_CHECKING, Final
@@ -10,9 +11,10 @@ from telehelper.core.flows import Totals
 from telehelper.core.stack import Stack
 from telehelper.datapath.engine import Engine
 from telehelper.datapath.namer import Namer
+from telehelper.datapath.outside import DEVICE_DOWN
 from telehelper.datapath.router import Router
 from telehelper.datapath.tun_io import TunIo
-from telehelper.errors import NotConnected
+from telehelper.errors import NotConnected, TelemagicError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 MTU: Final = 1500  # bytes; segments are up to 64 KiB all the same, by offload
 DNS_PORT: Final = 53
 WIDE: Final = "--allow-wide: networks wider than /8 (IPv4) or /16 (IPv6) may be routed to this cluster"
+SETTLE: Final = (
+    1.0  # seconds from a route's end to looking whether it should be there; also between two repairs
+)
 # TUNSETOFFLOAD's bits (linux/if_tun.h)
 _OFFLOADS: Final = {1: "checksum", 2: "TSO4", 4: "TSO6", 0x20: "USO4", 0x40: "USO6"}
 _TSO4: Final = 2
@@ -61,6 +66,7 @@ class Vif:
         self._wide = False
         self._engine: Engine | None = None
         self._tun: TunIo | None = None
+        self._repairing: asyncio.Task[None] | None = None
 
     # --- setting up
 
@@ -120,12 +126,41 @@ class Vif:
         if self._engine is not None:
             self._engine.flows_lost(flows, reason)
 
+    def disturbed(self, what: str) -> None:
+        """Take note of what was done to the interface, by us or by others (:mod:`~telehelper.datapath.outside`).
+
+        An interface that is down has no routes, and packets for the cluster would leave by the machine's own: that
+        is the end. A route is put back, if it should be there.
+        """
+        if what == DEVICE_DOWN:
+            self._on_lost(f"the TUN device {self.name} was set down or deleted")
+        elif self._repairing is None or self._repairing.done():
+            self._repairing = asyncio.create_task(self._repair())
+
+    async def _repair(self) -> None:
+        await asyncio.sleep(SETTLE)
+        try:
+            missing = await self.router.repair()
+        except TelemagicError as error:
+            self.namer.note(f"routes of {self.name} were removed and cannot be put back: {error}")
+        else:
+            if missing:
+                self.namer.note(f"somebody removed routes of {self.name}; put back: {', '.join(missing)}")
+
+    def hang_up(self, reason: str) -> None:
+        """Reset all flows."""
+        if self._engine is not None:
+            self._engine.hang_up(reason)
+
     def tunnel_changed(self, up: bool) -> None:
         """Answer SERVFAIL while the tunnel is down."""
         self.namer.tunnel_changed(up)
 
     async def close(self) -> None:
         """Stop, and close the descriptor: the device goes with the last one."""
+        if self._repairing is not None:
+            self._repairing.cancel()
+            await asyncio.gather(self._repairing, return_exceptions=True)
         if self._engine is not None:
             self._engine.close()
         await self.namer.close()

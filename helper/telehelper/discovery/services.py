@@ -17,6 +17,7 @@ from telehelper.discovery.questions import (
     REFUSED_SERVICE,
     SERVICE_CIDRS,
 )
+from telehelper.errors import BAD_YAML
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -135,7 +136,7 @@ def load_yaml(written: str) -> object:
         return None
     try:
         loaded: object = yaml.safe_load(written)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, *BAD_YAML):
         return None
     return loaded
 

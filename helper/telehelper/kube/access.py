@@ -275,7 +275,7 @@ def _impersonation(user: Entry) -> list[tuple[str, str]]:
         headers.append(("Impersonate-Uid", user.text("as-uid")))
     headers += [("Impersonate-Group", str(group)) for group in groups]
     for key, values in extra.items():
-        name = f"Impersonate-Extra-{quote(str(key).lower(), safe='')}"
+        name = f"Impersonate-Extra-{quote(str(key).lower(), safe='', errors='replace')}"
         headers += [(name, str(value)) for value in (values if isinstance(values, list) else [values])]
     return headers
 

@@ -95,7 +95,7 @@ class Answer:
     def _status(self) -> dict[str, Any]:
         try:
             answer = json.loads(self.body)
-        except ValueError:  # UnicodeDecodeError is one
+        except (ValueError, RecursionError):  # UnicodeDecodeError is one of the first
             return {}
         return answer if isinstance(answer, dict) else {}
 
@@ -156,7 +156,7 @@ def json_object(answer: Answer, what: str, server: str) -> dict[str, Any]:
     """Return the JSON object that an answer of 2xx is; ApiServerUnavailable if it is none."""
     try:
         found = json.loads(answer.body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ApiServerUnavailable(
             f"API server {server} answered {what} with {_kind_of(answer.body)}",
             hint="a proxy on the way may cut or change answers; compare with kubectl get --raw /version",
@@ -174,7 +174,7 @@ def _kind_of(body: bytes) -> str:
 
 def login_page(answer: Answer, server: str) -> ApiServerUnavailable:
     """Say that something else answers in the API server's place, and what it calls itself."""
-    where = urlsplit(answer.headers.get("Location", "")).netloc if 300 <= answer.status < 400 else ""
+    where = _host_of(answer.headers.get("Location", "")) if 300 <= answer.status < 400 else ""
     names = [f"title {answer.title!r}" if answer.title else "", f"redirects to {where}" if where else ""]
     detail = ", ".join(filter(None, names)) or f"status {answer.status}"
     return ApiServerUnavailable(
@@ -182,6 +182,13 @@ def login_page(answer: Answer, server: str) -> ApiServerUnavailable:
         hint=_LOGIN_PAGE,
         server=server,
     )
+
+
+def _host_of(url: str) -> str:
+    try:
+        return one_line(urlsplit(url).netloc)
+    except ValueError:  # brackets that hold no address
+        return "nowhere"
 
 
 def unavailable(server: str, error: Exception) -> ApiServerUnavailable:

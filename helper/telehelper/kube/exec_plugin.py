@@ -99,12 +99,12 @@ class PluginSpec:
             )
         env = {
             str(each["name"]): str(each.get("value") or "")
-            for each in raw.get("env") or ()
+            for each in _listed(raw.get("env"))
             if isinstance(each, dict) and each.get("name")
         }
         return cls(
             command=str(folder / command) if "/" in command else command,
-            args=tuple(map(str, raw.get("args") or ())),
+            args=tuple(map(str, _listed(raw.get("args")))),
             env=env,
             version=version,
             install_hint=one_line(str(raw.get("installHint") or "")),
@@ -262,7 +262,7 @@ def parse_credential(out: bytes, spec: PluginSpec) -> Credential:
         key = str(status.get("clientKeyData") or "")
         until = status.get("expirationTimestamp")
         expires_at = datetime.fromisoformat(str(until)).timestamp() if until else inf
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise CredentialsRefused(
             f"the login plugin {spec.name!r} printed no credentials", hint=_TRY_IT
         ) from error
@@ -285,10 +285,14 @@ def _last_line(complaint: bytes) -> str:
 def _cluster_info(cluster: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an ExecCredential tells of a kubeconfig's cluster."""
     info = {name: cluster[name] for name in _TOLD if cluster.get(name)}
-    for extension in cluster.get("extensions") or ():
+    for extension in _listed(cluster.get("extensions")):
         if isinstance(extension, dict) and extension.get("name") == "client.authentication.k8s.io/exec":
             info["config"] = extension.get("extension")
     return info
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _name(command: str) -> str:

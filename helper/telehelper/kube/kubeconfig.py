@@ -7,14 +7,13 @@ Ours and not the official client's: that one runs login plugins while it reads, 
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from telehelper.errors import KubeconfigError
+from telehelper.errors import BAD_YAML, KubeconfigError
 
 FIX_FILE: Final = "check it with: kubectl config view"
 MAX_FILE: Final = 16 * 1024 * 1024  # bytes; a kubeconfig of a thousand clusters is 5 MiB
@@ -31,7 +30,7 @@ class Entry:
     def text(self, key: str) -> str:
         """Return a field; empty if it is missing. KubeconfigError if it is no text."""
         value = self.fields.get(key)
-        if value is not None and not isinstance(value, str):
+        if value is not None and not (isinstance(value, str) and _is_clean(value)):
             raise KubeconfigError(
                 f"the kubeconfig's {key} of {self.name!r} cannot be used: it is no text", hint=FIX_FILE
             )
@@ -53,14 +52,20 @@ class Entry:
         try:
             if inline := self.text(f"{key}-data"):
                 return base64.b64decode(inline, validate=True)
+        except ValueError as error:  # binascii.Error is one; what is not even ASCII is no such
+            raise KubeconfigError(f"the kubeconfig's {key}-data is no base64", hint=FIX_FILE) from error
+        try:
             path = self.path(key)
             return path.read_bytes() if path is not None else b""
-        except binascii.Error as error:
-            raise KubeconfigError(f"the kubeconfig's {key}-data is no base64", hint=FIX_FILE) from error
         except OSError as error:
             raise KubeconfigError(
                 f"the kubeconfig's {key} cannot be read: {error.filename}: {error.strerror}", hint=FIX_FILE
             ) from error
+
+
+def _is_clean(text: str) -> bool:
+    """Whether a text can be a file's name or go over a network; YAML can write half a character."""
+    return "\0" not in text and not any("\ud800" <= each <= "\udfff" for each in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,7 @@ def _read(path: Path) -> tuple[Path, dict[str, Any]] | None:
             doc = yaml.safe_load(file.read(MAX_FILE))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, yaml.YAMLError, *BAD_YAML) as error:
         why = " ".join(str(error).split())  # YAML's errors are several lines
         raise KubeconfigError(f"cannot read kubeconfig {path}: {why}", hint=FIX_FILE) from error
     if doc is None:

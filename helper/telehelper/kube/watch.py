@@ -104,7 +104,7 @@ class Watch:
                     self._api.access.server,
                 )
             version = _version_of(item)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ApiServerUnavailable(
                 f"the API server answered watching {self._path} with something that is no event"
             ) from error
@@ -113,4 +113,5 @@ class Watch:
 
 
 def _version_of(item: dict[str, Any]) -> str:
-    return str((item.get("metadata") or {}).get("resourceVersion") or "")
+    metadata = item.get("metadata")
+    return str(metadata.get("resourceVersion") or "") if isinstance(metadata, dict) else ""

@@ -60,6 +60,7 @@ def test_an_external_name_is_all_that_such_a_service_has() -> None:
     [
         ({"clientIP": {"timeoutSeconds": 60}}, 60.0),
         ({"clientIP": {"timeoutSeconds": -1}}, objects.DEFAULT_AFFINITY),
+        ({"clientIP": {"timeoutSeconds": 10**400}}, objects.DEFAULT_AFFINITY),
         (None, objects.DEFAULT_AFFINITY),
     ],
 )
@@ -211,3 +212,13 @@ def test_whatever_the_cluster_sends_is_read_or_left_out(value: Any, field: str) 
     item = {"metadata": metadata("web", labels=labels), "addressType": "IPv4", field: value}
     for read in (read_service, read_slice, read_endpoints, read_pod):
         read(item)
+
+
+def test_what_has_another_shape_is_left_out_and_raises_nothing() -> None:
+    odd = service("web", "10.96.0.1", ports=[{"port": 80, "protocol": ["TCP"]}, {"port": 81}])
+    found = read_service(odd)
+    assert found is not None
+    assert [port.number for port in found.ports] == [81]
+    pod = read_pod({"metadata": {"name": "web-0", "namespace": "shop"}, "status": {"phase": []}})
+    assert pod is not None
+    assert pod.addresses == ()

@@ -19,6 +19,7 @@ Address = IPv4Address | IPv6Address
 
 SERVICE_LABEL: Final = "kubernetes.io/service-name"  # of an EndpointSlice (discovery.k8s.io/v1)
 DEFAULT_AFFINITY: Final = 10_800.0  # seconds; Kubernetes' own default of clientIP.timeoutSeconds
+MAX_AFFINITY: Final = 86_400  # seconds; the API server takes no more (validation of clientIP.timeoutSeconds)
 MAX_ENDPOINTS: Final = 5000  # of one object; EndpointSlices have at most 1000, Endpoints are cut at 1000
 MAX_PORTS: Final = 1000  # of one object; more than any service has
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")  # RFC 1123 subdomain, as pods may have
@@ -137,9 +138,9 @@ def _key(namespace: object, name: object) -> Key | None:
 
 def _ports(values: object) -> Iterator[tuple[str, str, int]]:
     for port in _dicts(values, MAX_PORTS):
-        number, protocol = port.get("port"), port.get("protocol") or "TCP"
+        number, protocol = port.get("port"), _text(port.get("protocol") or "TCP")
         if isinstance(number, int) and 0 < number < 1 << 16 and protocol in _PROTOCOLS:
-            yield _text(port.get("name")), str(protocol), number
+            yield _text(port.get("name")), protocol, number
 
 
 def _node(value: object) -> str:
@@ -156,7 +157,9 @@ def read_service(item: Json) -> Service | None:
     affinity = 0.0
     if dig(spec, "sessionAffinity") == "ClientIP":
         seconds = dig(spec, "sessionAffinityConfig", "clientIP", "timeoutSeconds")
-        affinity = float(seconds) if isinstance(seconds, int) and seconds > 0 else DEFAULT_AFFINITY
+        affinity = DEFAULT_AFFINITY
+        if isinstance(seconds, int) and 0 < seconds <= MAX_AFFINITY:
+            affinity = float(seconds)
     if dig(spec, "type") == "ExternalName":
         return Service(key, external_name=_text(dig(spec, "externalName")).rstrip("."))
     addresses = _addresses(dig(spec, "clusterIPs")) or _addresses([dig(spec, "clusterIP")])
@@ -222,7 +225,7 @@ def read_endpoints(item: Json) -> EndpointSlice | None:
 def read_pod(item: Json) -> Pod | None:
     """Read a Pod (v1); None for one that is over."""
     key = key_of(item)
-    if key is None or dig(item, "status", "phase") in _OVER:
+    if key is None or _text(dig(item, "status", "phase")) in _OVER:
         return None
     several = [entry.get("ip") for entry in _dicts(dig(item, "status", "podIPs"), MAX_PORTS)]
     addresses = _addresses(several) or _addresses([dig(item, "status", "podIP")])
