@@ -71,12 +71,12 @@ def run(work: Callable[[Bench], Awaitable[None]]) -> None:
 
 def test_others_are_kept_out_unless_that_is_shared() -> None:
     async def work(it: Bench) -> None:
-        await it.attribution.start(0, shares=False)
+        it.attribution.start(0, shares=False)
         assert isinstance(it.gate(), Gate)
         assert it.attribution.notices == ()
 
     async def sharing(it: Bench) -> None:
-        await it.attribution.start(0, shares=True)
+        it.attribution.start(0, shares=True)
         assert it.gate() is it.tunnel
         assert it.attribution.notices == (
             "--share: everybody on this machine reaches the cluster through this connection",
@@ -92,7 +92,7 @@ def test_where_owners_cannot_be_told_nobody_is_kept_out_and_that_is_said(
     monkeypatch.setattr(sock_diag, "NETLINK_SOCK_DIAG", 31)  # a protocol that no kernel has
 
     async def work(it: Bench) -> None:
-        await it.attribution.start(0, shares=False)
+        it.attribution.start(0, shares=False)
         assert it.gate() is it.tunnel
         (line,) = it.attribution.notices
         assert "other users of this machine are not refused" in line
@@ -102,7 +102,7 @@ def test_where_owners_cannot_be_told_nobody_is_kept_out_and_that_is_said(
 
 def test_what_kernels_say_reaches_the_flows_of_their_processes() -> None:
     async def work(it: Bench) -> None:
-        await it.attribution.start(0, shares=False)
+        it.attribution.start(0, shares=False)
         pid = os.getpid()
         it.attribution.greet(pid)
         it.attribution.greet(pid)

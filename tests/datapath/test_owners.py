@@ -56,7 +56,7 @@ def run(work: Work) -> None:
     async def main() -> None:
         async with asyncio.timeout(WAIT):
             it = Bench()
-            await it.owners.start(SockDiag())
+            it.owners.start(SockDiag())
             try:
                 await work(it)
             finally:
@@ -257,7 +257,7 @@ def test_before_the_start_and_after_the_end_flows_are_nobodys() -> None:
         it = Bench()
         with udp() as sock:
             assert it.owners.owner_of(it.open(sock)) == NOBODY
-            await it.owners.start(SockDiag())
+            it.owners.start(SockDiag())
             await it.owners.close()
             assert it.owners.owner_of(it.open(sock)) == NOBODY
         await it.owners.close()

@@ -87,11 +87,11 @@ class Attribution:
 
     # --- the interface
 
-    async def start(self, device: int, *, shares: bool) -> None:
+    def start(self, device: int, *, shares: bool) -> None:
         """Begin to look for owners of what comes from the interface with this index; `shares`: keep nobody out."""
         sockets = SockDiag(device)
         if sockets.works():
-            await self.owners.start(sockets)
+            self.owners.start(sockets)
             self._said = (_SHARED,) if shares else ()
         else:
             sockets.close()

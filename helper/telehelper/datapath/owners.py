@@ -136,7 +136,7 @@ class Owners:
         """Learn that a flow's owner will not be asked for any more."""
         self._flows.pop(flow, None)
 
-    async def start(self, sockets: SockDiag) -> None:
+    def start(self, sockets: SockDiag) -> None:
         """Begin to look for owners; the first search is for nobody, so that the child is there for the next."""
         self.sockets = sockets
         self._begin_search()

@@ -193,7 +193,7 @@ class DataPlane:
         try:
             with self._phases.run("TUN") as phase:
                 phase.detail = await self._vif.open(wide=request.allow_wide)
-                await self._attribution.start(self._vif.index, shares=request.share)
+                self._attribution.start(self._vif.index, shares=request.share)
             await tunnel
         except BaseException:
             tunnel.cancel()
