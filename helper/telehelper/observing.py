@@ -117,9 +117,7 @@ class FlowRow(Message):
         -1.0
     )  # the tunnel's round trip when the flow was opened: this machine to the manager and back
     first_byte: float = -1.0  # OPENED to the first byte from the cluster
-    wait: float = (
-        -1.0
-    )  # at the manager: from the request's last byte before it (or the connect) to the service's first byte
+    wait: float = -1.0  # at the manager: from the request's last byte or its end before it (or the connect) to the service's first byte
     transfer: float = -1.0  # first byte from the cluster to the last byte either way, so far
     bytes_up: int = 0
     bytes_down: int = 0
@@ -156,7 +154,11 @@ class EventRow(Message):
 
 @dataclass(frozen=True, slots=True)
 class LatencyRow(Message):
-    """Latencies of one service over the flows that are kept; seconds or -1. The tunnel itself has the service "tunnel"."""
+    """Latencies of one service over the flows that are kept; seconds or -1.
+
+    The tunnel itself has the service "tunnel": its round trips of the last quarter of an hour as connect, all flows, and all
+    that failed. Then come the 200 services with most flows.
+    """
 
     service: str  # name.namespace, else the name or address, with the port: postgres.shop:5432
     flows: int

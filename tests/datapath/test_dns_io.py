@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from ipaddress import ip_address
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import dns.flags
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Sequence
 
     from telehelper.core.cidr import Address
+    from telehelper.core.dns_actions import Ended
 
 POLICY = DnsPolicy("cluster.local", "shop", frozenset({"shop", "dev"}))
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
@@ -159,6 +161,31 @@ def test_other_names_go_to_the_machines_nameserver_with_new_ids_and_ports(
         assert not shell.names
 
     run(test, factory)
+
+
+@pytest.mark.parametrize("factory", LOOPS)
+def test_how_a_lookup_ended_is_told_once_with_when_it_began(
+    factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def test(client: Client, shell: DnsShell, _: Nameserver) -> None:
+        ended: list[Ended] = []
+        shell.ended = ended.append
+        began = monotonic()
+        shell.query("me", query("postgres.shop"))
+        shell.cluster_answer(respond(client.to_cluster[0], "198.18.0.9").to_wire())
+        await client.receive()
+        (told,) = ended
+        assert (told.name, told.addresses) == ("postgres.shop", (ip_address("198.18.0.9"),))
+        assert began <= told.started <= monotonic()
+        shell.query("me", query("nosuch.shop"))
+        denied = respond(client.to_cluster[1], "198.18.0.9")
+        denied.answer = []
+        denied.set_rcode(dns.rcode.NXDOMAIN)
+        shell.cluster_answer(denied.to_wire())
+        await client.receive()
+        assert [each.failure for each in ended[1:]] == ["no such name"]
+
+    run(test, factory, ())
 
 
 @pytest.mark.parametrize("factory", LOOPS)

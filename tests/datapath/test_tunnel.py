@@ -129,6 +129,21 @@ def test_a_new_flow_goes_where_the_fewest_are() -> None:
     bench(work)
 
 
+def test_whoever_measures_hears_when_an_open_leaves_and_of_the_round_trip_then() -> None:
+    async def work(it: Bench) -> None:
+        sent: list[tuple[int, float | None]] = []
+        it.tunnel.open_sent = lambda flow, rtt: sent.append((flow, rtt))
+        it.open(1)
+        assert sent == [(1, None)]
+        lose_all(it)
+        it.open(2)
+        assert sent == [(1, None)]  # it waits for the tunnel
+        await until(lambda: it.tunnel.is_up)
+        assert [flow for flow, _ in sent] == [1, 2]
+
+    bench(work)
+
+
 def test_frames_of_unknown_flows_go_nowhere() -> None:
     async def work(it: Bench) -> None:
         it.open(1)

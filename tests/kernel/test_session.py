@@ -211,6 +211,7 @@ def test_twice_is_the_same(session: Session, launcher: FakeLauncher) -> None:
         (ConnectOptions(namespace="ml"), "connected to demo already, with another namespace"),
         (ConnectOptions(dns="none", also_proxy=("10.0.0.0/8",)), "with another also-proxy, dns"),
         (ConnectOptions(carrier="tcp://10.0.0.5:8084"), "with another carrier"),
+        (ConnectOptions(share=True), "with another share"),
     ],
 )
 def test_twice_but_different(session: Session, options: ConnectOptions, message: str) -> None:

@@ -165,6 +165,21 @@ def test_the_service_s_time_is_told_before_its_first_byte(
     run(scenario)
 
 
+def test_the_end_of_a_request_is_a_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        clock = Clock(monkeypatch)
+        async with rig(tells_times=True) as r:
+            r.flow.receive_data(b"question")
+            clock.now += 1.0
+            r.flow.receive_fin()
+            clock.now += 0.25
+            r.service.send(b"answer")
+            await r.until(lambda: len(r.frames) == 2)
+            assert decode_timing(r.frames[0]) == 0.25
+
+    run(scenario)
+
+
 def test_no_times_are_told_to_who_does_not_know_them() -> None:
     async def scenario() -> None:
         async with rig() as r:

@@ -1,8 +1,8 @@
 """Whose a socket of this machine is: one exact look-up by five-tuple in the kernel's own tables (sock_diag(7)).
 
 pyroute2's `DiagSocket` can only dump (it sets NLM_F_ROOT and NLM_F_MATCH on each request): with 9,000 sockets that takes
-0.65 s, the look-up here 7 µs. So this speaks netlink itself: one request, whose answer is there when
-`send` returns. The constants and structures are those of linux/netlink.h, linux/sock_diag.h and linux/inet_diag.h.
+0.65 s, the look-up here 7 µs. So this speaks netlink itself: one request, whose answer is there when `send` returns. The
+constants and structures are those of linux/netlink.h, linux/sock_diag.h and linux/inet_diag.h.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class TcpFlow:
         self._home = home
         self._balance = CreditBalance(credit)
         self._issuer = CreditIssuer(pool=home.pool)
-        # Since when the service is waited for: it has connected, or has taken the last of the request. UNKNOWN when its
+        # Since when the service is waited for: it has connected, or has taken the last of the request or its end. UNKNOWN when its
         # first byte has come, or nobody wants to hear
         self._asked_at = monotonic() if home.tells_times else UNKNOWN
         self._unwritten: deque[memoryview] | None = None  # made when the service is slow
@@ -281,6 +281,8 @@ class TcpFlow:
     def _shut_down(self) -> None:
         if self._failed:
             return
+        if self._asked_at >= 0:
+            self._asked_at = monotonic()
         if not self._read_over:  # else closing does it
             try:
                 self._sock.shutdown(socket.SHUT_WR)
