@@ -198,7 +198,8 @@ class Builder:
             return np.fromiter(map(words.__getitem__, values), dtype=np.int32, count=len(values))
         if column.dtype == "boolean":
             return np.array([-1 if value is None else int(value) for value in values], dtype=np.int64)
-        return np.array(values, dtype=np.int64 if column.dtype == "Int64" else np.float64)
+        kind = np.int64 if column.dtype == "Int64" else np.float64
+        return np.fromiter(values, dtype=kind, count=len(values))  # it looks at each only once
 
     def _column(self, column: Column) -> Any:  # noqa: ANN401  # what pandas takes
         import numpy as np
