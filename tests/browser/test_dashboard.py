@@ -337,7 +337,7 @@ def demo_journey() -> None:
                 strict=True,
             )
         )
-        assert "–" not in row.values(), row
+        assert "\u2013" not in row.values(), row
         assert size_of(row["received"]) > 1e6
         board.locator(".tmd-flow:not([hidden])").first.click()
         detail = board.locator(".tmd-panel.tmd-detail")
