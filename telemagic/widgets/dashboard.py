@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from telemagic.connection import Connection
     from telemagic.feed import Subscription
 
+UNSEEN_INTERVAL: Final = 60.0  # seconds between changes while nobody looks
 _VIEW: Final = Path(__file__).with_name("view")
 SCRIPTS: Final = (
     "format.js",
@@ -87,27 +88,31 @@ class Dashboard(anywidget.AnyWidget):
         self._display_id = uuid.uuid4().hex
         self._displayed = False
         self._subscription: Subscription | None = None
-        self._first = connection.feed.snapshot()  # for the summary in the notebook's file
-        self._record.take(self._first, True)
+        self._sending = False  # else nobody looks, and only the end is waited for
+        self._record.take(connection.feed.snapshot(), True)  # for the summary in the notebook's file
         self._shell = live.current_shell()
         self._listen_to_cells("register")
         self.on_msg(self._said)
-        self._subscribe()
+        self._subscribe(sending=True)
 
     # --- the feed: in the background loop's thread ---------------------------------------------------------------
 
-    def _subscribe(self) -> None:
-        feed = self._connection.feed
-        self._subscription = feed.subscribe(self._interval, self._told, self._ended)
+    def _subscribe(self, *, sending: bool) -> None:
+        before, feed = self._subscription, self._connection.feed
+        self._sending = sending
+        self._subscription = feed.subscribe(
+            self._interval if sending else UNSEEN_INTERVAL, self._told, self._ended
+        )
+        if before is not None:
+            before.close()
 
     def _told(self, text: str, is_snapshot: bool) -> None:
         self._record.take(text, is_snapshot)
         subscription = self._subscription
-        if subscription is None:
+        if subscription is None or not self._sending:
             return
         if not self._attention.is_paid(time.monotonic()):
-            self._subscription = None
-            subscription.close()
+            self._subscribe(sending=False)
             return
         self.send({"kind": "snapshot" if is_snapshot else "change"}, [text.encode()])
         if self._record.is_full:
@@ -134,9 +139,9 @@ class Dashboard(anywidget.AnyWidget):
         if kind == "gone" or self.over:
             return
         with suppress(HelperLost, NotConnected):  # it ends just now, and `_ended` says so
-            if self._subscription is None:
-                self._subscribe()
-            elif kind == "ready":
+            if not self._sending:
+                self._subscribe(sending=True)
+            elif kind == "ready" and self._subscription is not None:
                 self._subscription.refresh()
 
     def _listen_to_cells(self, what: str) -> None:

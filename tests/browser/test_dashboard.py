@@ -287,3 +287,68 @@ def check_restart(found: Lab) -> None:
         )
     )
     found.picture("dashboard-restarted")
+
+
+# --- the embedded cluster ----------------------------------------------------------------------------------------
+
+CONNECT = "%load_ext telemagic\n%tele connect --demo"
+TALK = """
+import socket, warnings
+import pandas as pd, sqlalchemy as sa
+shop = sa.create_engine("postgresql+psycopg://shop@postgres.shop:5432/shop")
+for _ in range(3):
+    orders = pd.read_sql("select * from orders", shop)
+    products = pd.read_json("http://catalog.shop:8000/products")
+for address in (("catalog.shop", 8001), ("ledger.shop", 80)):
+    try:
+        socket.create_connection(address, 5)
+    except OSError as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.netns
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_dashboard_of_the_demo(sandboxed_python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    with private_runtime():
+        code = "from tests.browser import test_dashboard as t; t.demo_journey()"
+        done = sandboxed_python(code, timeout=200)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def demo_journey() -> None:
+    """Watch a query, a page, a refusal and a name that is none go through the real chain."""
+    from tests.browser.lab import lab
+
+    with lab(notebook(CONNECT, "%tele dashboard", TALK), height=2000) as found:
+        found.run_all()
+        cells = found.cells()
+        assert cells[2]["text"].split() == ["ConnectionRefusedError", "gaierror"], cells[2]
+        board = found.page.locator(".tmd")
+        eventually(lambda: board.locator(".tmd-node").count() == 3)
+        board.locator(".tmd-filter").fill("service:postgres state:open")
+        eventually(lambda: set(texts(board, 1)) == {"postgres.shop:5432"})
+        row = dict(
+            zip(
+                ("connect", "first_byte", "received"),
+                (texts(board, column_of(board, key))[0] for key in ("connect", "first_byte", "received")),
+                strict=True,
+            )
+        )
+        assert "\u2013" not in row.values(), row
+        assert size_of(row["received"]) > 1e6
+        board.locator(".tmd-flow:not([hidden])").first.click()
+        detail = board.locator(".tmd-panel.tmd-detail")
+        detail.wait_for()
+        assert detail.locator(".tmd-part").count() >= 4
+        assert "pid" in detail.inner_text()
+        board.locator(".tmd-clear").click()
+        kinds = board.locator(".tmd-events .tmd-kind").all_inner_texts()
+        assert {"refused", "DNS failed"} <= set(kinds), kinds
+        assert "catalog.shop:8001" in board.locator(".tmd-events").inner_text()
+        found.picture("dashboard-demo")
+        found.run("%tele disconnect")
+        board.wait_for(state="detached")
+        assert "Was connected to demo" in " ".join(found.cells()[1]["text"].split())

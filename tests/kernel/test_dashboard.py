@@ -150,11 +150,13 @@ def test_nobody_looks_then_nothing_is_sent_until_somebody_does(
     later = time.monotonic() + SILENCE + 1
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: later))
     tell(launcher, session, '{"at": 7, "status": {}}')
-    wait_for(lambda: not launcher.started[0].intervals)  # the data plane is not even asked
+    wait_for(lambda: launcher.started[0].intervals == [module.UNSEEN_INTERVAL])
+    before = len(heard.sent)
+    tell(launcher, session, '{"at": 8, "status": {}}')
     say(board, "alive")
-    wait_for(lambda: heard.sent[-1][0] == "snapshot")
+    wait_for(lambda: len(heard.sent) > before)
     wait_for(lambda: launcher.started[0].intervals == [0.5])
-    assert [told["at"] for kind, told in heard.sent if kind == "change"] == []
+    assert {kind for kind, _ in heard.sent} == {"snapshot"}  # no change was sent to nobody
 
 
 def test_a_long_cell_is_no_silence(board: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +216,18 @@ def test_disconnecting_leaves_a_summary(
     assert "Was connected to" in last["text/html"]
     assert board.over["state"] == "closed"
     assert "application/vnd.jupyter.widget-view+json" not in board._repr_mimebundle_()[0]
+
+
+def test_disconnecting_unseen_leaves_a_summary_too(
+    board: Dashboard, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr("IPython.display.display", lambda _what, **options: shown.append(options))
+    board._ipython_display_()
+    board._subscribe(sending=False)
+    connection.disconnect()
+    wait_for(lambda: len(shown) == 2)
+    assert shown[1]["update"]
 
 
 def test_losing_the_helper_is_told_and_the_view_stays(

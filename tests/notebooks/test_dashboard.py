@@ -1,4 +1,4 @@
-"""notebooks/04-dashboard.ipynb: the live view comes up, and the static one tells what the cell above it did."""
+"""notebooks/04-dashboard.ipynb: where the live view was there is always something to read, and the static one tells what was done."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 @pytest.mark.netns
 @pytest.mark.slow
-def test_the_dashboard_is_a_widget_and_leaves_a_summary(
+def test_the_dashboard_leaves_a_summary(
     tmp_path: Path, sandboxed: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     cells, _ = execute("04-dashboard.ipynb", tmp_path / "executed.ipynb", sandboxed)
     (live,) = cells["dashboard"].outputs
-    assert "application/vnd.jupyter.widget-view+json" in live.data
+    # The view, or, if the kernel was quicker than the end of the notebook, the summary that takes its place; either way
+    # those who cannot see widgets find a card there.
+    assert re.match("(Disc|C)onnected (from|to) demo", live.data["text/plain"])
+    assert "tm-" in live.data["text/html"]
     static = re.sub(r" {2,}", "  ", shown(cells["static"]))
     assert static.startswith("Connected to demo, namespace shop")
     for service in ("postgres.shop:5432", "catalog.shop:8000"):
