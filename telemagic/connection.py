@@ -165,7 +165,7 @@ class Connection(Tables):
         line = (
             f"the connection was lost before: {self.lost}" if self.lost else "the helper did not say any more"
         )
-        self._turn_cards("")
+        self._part()
         try:
             if not self.lost:
                 self._ask(messages.Disconnect(), messages.Done, UNDO_PATIENCE)
@@ -173,11 +173,16 @@ class Connection(Tables):
             self.leave()
         return farewell.card(summary) if summary else cards.farewell(self.context, self.namespace, line)
 
+    def _part(self) -> None:
+        """Tell cards and listeners that it ends on purpose, before the helper goes: its end would look like a loss."""
+        self._turn_cards("")
+        self._loop.post(lambda: self.feed.close(f"the connection to {self.context} is over"))
+
     def end(self, patience: float) -> None:
         """Leave quietly within `patience` seconds, as at exit; what is not undone by then the helper undoes alone."""
         if self._client is None:
             return
-        self._turn_cards("")
+        self._part()
         with contextlib.suppress(HelperLost):
             self._ask(messages.Disconnect(), messages.Done, patience)
         self.leave()
