@@ -76,6 +76,11 @@ def device(stage: Stage) -> str:
     return (stage.kernel.run("tele.status.device").value or "").strip("'")
 
 
+def notices(stage: Stage) -> str:
+    """What the connection has noted."""
+    return stage.kernel.run("tele.status.to_dict()['notices']", seconds=PATIENCE).value or ""
+
+
 def _device_gone(drill: Drill, stage: Stage, *words: str) -> None:
     stage.connect()
     ip("link", *words, device(stage), *(["down"] if words == ("set",) else []))
@@ -110,8 +115,7 @@ def removed_route(drill: Drill, stage: Stage) -> None:
     cidr = (stage.kernel.run(frame).value or "").strip("'")
     ip("route", "delete", cidr, "dev", device(stage))
     eventually(lambda: machine() == before, drill.within, f"the route to {cidr} is back")
-    notices = stage.kernel.run("tele.status.to_dict()['notices']")
-    assert "put back" in (notices.value or ""), notices
+    eventually(lambda: "put back" in notices(stage), drill.within, "a notice says so")
     stage.works()
     stage.disconnect()
     stage.clean(5.0)
@@ -126,8 +130,8 @@ def overwritten_resolv_conf(drill: Drill, stage: Stage) -> None:
     path.write_text(new)
     eventually(lambda: "telemagic" in path.read_text(), drill.within, "it is set again")
     stage.works()
-    notices = stage.kernel.run("tele.status.to_dict()['notices']")
-    assert "was overwritten by another program; it was set again" in (notices.value or ""), notices
+    said = "was overwritten by another program; it was set again"
+    eventually(lambda: said in notices(stage), drill.within, "a notice says so")
     stage.disconnect()
     assert path.read_text() == new
     path.write_text(old)

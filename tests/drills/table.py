@@ -109,7 +109,7 @@ DRILLS: Final = (
     _elsewhere("Interrupt", "elevate", "KeyboardInterrupt at once; nothing begun is left", 2.0, f"{_LIFE}test_interrupted_while_connecting"),
     _elsewhere("API server restarts", "run", "reset, reconnecting, connected again", 10.0, f"{_BACK}test_the_way_to_the_cluster_breaks_and_heals"),
     _elsewhere("pod of the manager deleted", "run", "reset, connected again by another pod", 10.0, f"{_BACK}test_the_manager_is_killed_and_replaced"),
-    _elsewhere("sudo's password times out or is refused", "elevate", "SudoDenied, in one line with a hint", 5.0, "tests/netd_sudo/test_sudo.py::test_sudo_with_a_password"),
+    _elsewhere("sudo refuses the password, or it is cancelled", "elevate", "SudoDenied, in one line with a hint", 5.0, "tests/netd_sudo/test_sudo.py::test_sudo_with_a_password"),
 )  # fmt: skip
 GROUPS: Final = tuple(dict.fromkeys(drill.group for drill in DRILLS if not drill.covered_by))
 
@@ -121,7 +121,8 @@ def markdown(results: dict[str, str]) -> str:
         "",
         "Made by `python -m tests.drills` from `tests/drills/table.py`: what is broken and when, what is promised, and what",
         "the last run of all of them came to. *Within* is for a machine that has nothing else to do. *Remains*: what of",
-        "ours is left on the machine when it is over (links, addresses, routes, rules, resolv.conf, processes, files).",
+        "ours is left on the machine when it is over (links, addresses, routes, rules, resolv.conf, processes, files). The",
+        "seconds of a result are those of the whole drill, with connecting before and looking at the machine after.",
         "",
         "| fault | phase | the user sees | within | remains | result |",
         "|---|---|---|--:|---|---|",

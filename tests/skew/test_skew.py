@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from telehelper import messages
-from telehelper.messages import Failed, Hello, NetdReady, OpenVif, Welcome
+from telehelper.messages import Failed, Hello, NetdReady, Welcome
 
 from tests.e2e.inside import Untouched, inside
 from tests.e2e.kernels import Kernel
@@ -27,7 +27,6 @@ FIRST: Final[dict[type[Message], tuple[str, ...]]] = {
     Welcome: ("version", "pid", "connected"),
     Failed: ("slug", "message", "hint", "data"),
     NetdReady: ("version", "pid"),
-    OpenVif: ("version", "mtu"),
 }
 OWN: Final = "from tests.skew import doctored; doctored.doctor('protocol=99')"
 SKEWED: Final = f"""
