@@ -28,7 +28,7 @@ from telehelper.kube.answers import Answer, json_object, raise_for_status
 from telehelper.kube.exec_plugin import PluginSpec, parse_credential
 from telehelper.kube.kubeconfig import read_context
 from telehelper.kube.watch import Watch
-from telehelper.messages import PROTOCOL_VERSION, Configure, OpenVif, RouteSpec, SetDns, Undo
+from telehelper.messages import PROTOCOL_VERSION, Configure, OpenVif, SetDns, Undo
 from telehelper.netd.fakes import RecordingNet, RecordingResolver
 from telehelper.netd.monitor import Monitor
 from telehelper.netd.permits import FORBIDDEN, HOST_POOLS, SHORTEST
@@ -211,7 +211,7 @@ def _log_in(path: str) -> None:
 
 _OPEN: Final = OpenVif(PROTOCOL_VERSION, 65_000)
 _CONFIGURE: Final = Configure(
-    ("198.19.240.1/32",), (RouteSpec("10.96.0.0/16", 1400), RouteSpec("198.19.240.2/32"))
+    ("198.19.240.1/32",), ("10.96.0.0/16", "198.19.240.2/32")
 )
 _DNS: Final = SetDns("auto", "198.19.240.2", ("shop.svc.cluster.local",), 2, ("~shop", "cluster.local"))
 _SESSION: Final = [json.loads(encode(each, 1)[4:]) for each in (_OPEN, _CONFIGURE, _DNS, _CONFIGURE, Undo())]

@@ -154,7 +154,7 @@ _MESSAGES: Final = [
     messages.PhaseChanged("TUN", "done", "tele0", 0.5),
     messages.Failed("usage", "no", data={"a": "b"}),
     messages.RouteTable((messages.RouteRow("10.0.0.0/8", "tele0", "pods", "nodes", "applied"),)),
-    messages.Configure(("198.18.0.1/32",), (messages.RouteSpec("10.96.0.0/16"),)),
+    messages.Configure(("198.18.0.1/32",), ("10.96.0.0/16",)),
     messages.SetDns("auto", "198.18.0.2", ("shop.svc.cluster.local",)),
     views.GetPods(""),
     observing.GetFlows(),

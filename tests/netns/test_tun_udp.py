@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from telehelper.netd.vif import TUN_F_USO4, TUN_F_USO6
 
 pytestmark = pytest.mark.netns
 
 ROOT: Final = Path(__file__).parent.parent.parent
+TUN_F_USO4, TUN_F_USO6 = 0x20, 0x40  # of TUNSETOFFLOAD (linux/if_tun.h), from Linux 6.2
 HOSTS: Final = {4: "198.18.0.", 6: "fd00:198:18::"}
 both = pytest.mark.parametrize("family", [4, 6])
 
