@@ -246,7 +246,6 @@ class NetdReady(Message):
 
     version: int
     pid: int
-    origin: str = ""  # the directory that its code is in
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +265,7 @@ class VifOpened(Message):
     index: int
     offload: int
     vnet_hdr: int  # bytes before each packet
+    origin: str = ""  # the directory that netd's code is in
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,9 @@ class Bench:
         return self._flow
 
     async def knows(self, *flows: int) -> None:
-        await until(lambda: set(flows) <= set(self.found), "finding the processes")
+        await until(
+            lambda: all(self.owners.owner_of(flow).pid > 0 for flow in flows), "finding the processes"
+        )
 
 
 def run(work: Work) -> None:
@@ -82,6 +84,23 @@ def test_the_user_at_once_and_the_process_soon() -> None:
             it.owners.forget(flow)
             it.owners.forget(flow)
             assert (it.owners.uid_of(flow), it.owners.owner_of(flow)) == (-1, NOBODY)
+
+    run(work)
+
+
+def test_a_kernels_own_socket_is_found_at_once_as_long_as_glances_take_little_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def work(it: Bench) -> None:
+        it.notebooks.greet(it.me)
+        with udp() as sock, udp() as other:
+            assert it.owners.owner_of(it.open(sock)).pid == PID
+            monkeypatch.setattr(owners, "GLANCES", 0.0)
+            it.owners._glances = 0.0
+            later = it.open(other)
+            assert it.owners.owner_of(later) == Owner(UID)
+            await it.knows(later)
+            assert it.found == [later]
 
     run(work)
 

@@ -54,6 +54,20 @@ def test_a_socket_of_ours() -> None:
         assert find_holders([inode], [os.getpid()]) == expected
 
 
+def test_a_glance_finds_what_the_known_ones_hold_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as sock:
+        inode = os.fstat(sock.fileno()).st_ino
+        found = processes.glance(
+            inode, {2**22 + 1: 1, os.getpid(): start_time(os.getpid())}
+        )  # the first has ended
+        assert found is not None
+        assert (found.pid, found.ancestor) == (os.getpid(), os.getpid())
+        assert processes.glance(inode, {os.getpid(): 1}) is None  # another process by now
+        assert processes.glance(inode + 10**9, {os.getpid(): start_time(os.getpid())}) is None
+        monkeypatch.setattr(processes, "MAX_GLANCED", 1)
+        assert processes.glance(inode, {os.getpid(): start_time(os.getpid())}) is None
+
+
 def test_without_known_processes_it_is_found_and_descends_from_none() -> None:
     with holder(HOLD) as (process, inode):
         assert find_holders([inode], []) == {inode: Process(process.pid, name_of(process.pid), 0)}

@@ -46,7 +46,8 @@ def test_flows_belong_to_their_cells() -> None:
         )
         code = "from telemagic.session import session\nrows = session().connection.flow_rows()\n"
         code += "print([row.cell for row in rows if row.dport == 5432])"
-        assert found.run_well(code) == "[3, 5, 6, 7]\n"
+        cells = found.run_well(code)
+        assert cells == "[3, 5, 6, 7]\n", cells
         names = found.run_well("print({row.notebook for row in rows if row.dport == 5432})")
         assert names == f"{{'kernel {found.pid}'}}\n"  # nobody has told what this notebook is called
         outputs = found.run(f"%%tele{QUERY}")

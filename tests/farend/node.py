@@ -237,7 +237,7 @@ class Node:
             (self._state / name).mkdir()
         environment = {"KUBERNETES_SERVICE_HOST": str(PLAN.service(1)[0]), "KUBERNETES_SERVICE_PORT": "443"}
         logs, volumes, account = (self._state / name for name in ("logs", "volumes", "account"))
-        return Place(logs, volumes, account, f"/{self._cgroup}", environment)
+        return Place(logs, volumes, account, f"/{self._cgroup}", environment, str(PLAN.nodes[0]))
 
     def _write_account(self, token: str) -> None:
         folder = self._state / "account"

@@ -30,6 +30,7 @@ class Place:
     account: Path
     cgroup: str
     environment: dict[str, str]
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,8 @@ class Kubelet:
         pod, own = template["spec"].get("securityContext", {}), spec["securityContext"]
         environment = {
             **self._place.environment,
-            **{each["name"]: each["value"] for each in spec.get("env", ())},
+            # The only field that is named, status.hostIP: the address of the node.
+            **{each["name"]: each.get("value", self._place.node) for each in spec.get("env", ())},
         }
         resources = spec.get("resources", {})
         return {

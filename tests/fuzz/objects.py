@@ -210,9 +210,7 @@ def _log_in(path: str) -> None:
 # --- netd --------------------------------------------------------------------------------------------------------
 
 _OPEN: Final = OpenVif(PROTOCOL_VERSION, 65_000)
-_CONFIGURE: Final = Configure(
-    ("198.19.240.1/32",), ("10.96.0.0/16", "198.19.240.2/32")
-)
+_CONFIGURE: Final = Configure(("198.19.240.1/32",), ("10.96.0.0/16", "198.19.240.2/32"))
 _DNS: Final = SetDns("auto", "198.19.240.2", ("shop.svc.cluster.local",), 2, ("~shop", "cluster.local"))
 _SESSION: Final = [json.loads(encode(each, 1)[4:]) for each in (_OPEN, _CONFIGURE, _DNS, _CONFIGURE, Undo())]
 _cidrs: Final = st.builds(

@@ -8,11 +8,9 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from telehelper import netd
 from telehelper.codec import MAX_NETD_MESSAGE, Decoder, Envelope, encode
 from telehelper.errors import HelperMissing
 from telehelper.messages import (
@@ -28,7 +26,7 @@ from telehelper.messages import (
 )
 from telehelper.netd.fakes import RecordingNet, RecordingResolver
 from telehelper.netd.main import EX_OK, EX_PROTOCOL, adopt, log, serve
-from telehelper.netd.monitor import Monitor
+from telehelper.netd.monitor import ORIGIN, Monitor
 from telehelper.netd.vif import Vif
 
 if TYPE_CHECKING:
@@ -85,14 +83,14 @@ def started() -> Iterator[Bench]:
             os.close(fd)
 
 
-READY = NetdReady(PROTOCOL_VERSION, os.getpid(), str(Path(netd.__file__).parents[2]))
+READY = NetdReady(PROTOCOL_VERSION, os.getpid())
 
 
 def test_ready_comes_unasked_and_undo_ends_it() -> None:
     with started() as bench:
         bench.send(OPEN, CONFIGURE, Undo(), OPEN)  # what comes after Undo is not even looked at
         assert bench.run() == EX_OK
-        assert bench.answers() == [READY, VifOpened("tele0", 7, 0, 10), Done(), Done()]
+        assert bench.answers() == [READY, VifOpened("tele0", 7, 0, 10, ORIGIN), Done(), Done()]
         assert bench.net.deeds == ["up 7 mtu 65000", "add 10.0.0.0/8 dev 7", "delete 7 tele0"]
 
 

@@ -19,7 +19,7 @@ from telehelper.messages import (
     VifOpened,
 )
 from telehelper.netd.fakes import RecordingNet, RecordingResolver
-from telehelper.netd.monitor import Monitor, Reply
+from telehelper.netd.monitor import ORIGIN, Monitor, Reply
 from telehelper.netd.plan import Held
 from telehelper.netd.vif import Vif
 
@@ -57,7 +57,7 @@ def slug(reply: Reply) -> str:
 def test_a_session_from_start_to_end() -> None:
     bench = Bench()
     # >> OpenVif  << VifOpened with the descriptor
-    assert bench.ask(OPEN) == Reply(VifOpened("tele0", 7, 0x67, 10), fd=99)
+    assert bench.ask(OPEN) == Reply(VifOpened("tele0", 7, 0x67, 10, ORIGIN), fd=99)
     # >> Configure  << Done
     assert bench.ask(CONFIGURE) == Reply(Done())
     # >> the same again  << Done, and nothing happens

@@ -33,7 +33,7 @@ QUANTUM: Final = 64 * 1024  # bytes of a turn: the largest DATA frame fits, and 
 # Bytes; payloads up to this are joined with their header: copying is cheaper than one more buffer
 SMALL: Final = 2048
 PING_INTERVAL: Final = 3.0  # seconds
-FIRST_PING: Final = 0.2  # seconds; after the HELLOs, and early enough to show a round-trip time soon
+FIRST_PING: Final = 0.02  # seconds; right after the HELLOs: the first flows are told beside a round-trip time
 PROBE_TIMEOUT: Final = 3.0  # seconds that the answer to a probe may take
 DEAD_AFTER: Final = 9.0  # seconds without receiving anything; three PINGs, and found out within ten
 MAX_DATAGRAM_QUEUE: Final = (

@@ -49,15 +49,14 @@ class NetdClient:
         self._leaving = False  # netd was told to exit: its end is no loss
         asyncio.get_running_loop().add_reader(sock, self._readable)
 
-    async def wait_ready(self) -> str:
-        """Wait for netd's first message; where its code is. HelperLost if it ends or speaks another version."""
+    async def wait_ready(self) -> None:
+        """Wait for netd's first message. HelperLost if it ends or speaks another version."""
         ready = await self._answer(NetdReady, READY_TIMEOUT)
         if ready.version != PROTOCOL_VERSION:
             raise HelperLost(
                 f"netd speaks version {ready.version} of the protocol, this is {PROTOCOL_VERSION}",
                 hint="install one version of telemagic only, then restart the kernel",
             )
-        return ready.origin
 
     async def open_vif(self, mtu: int, *, wide: bool = False) -> tuple[VifOpened, int]:
         """Have the TUN made; return what it is and our descriptor of it, which the caller closes.

@@ -6,7 +6,8 @@ Theory of operation
 (`sock_diag`, `ping_sockets`); that takes some µs and gives uid and inode. :class:`~telehelper.datapath.gate.Gate` decides
 by it.
 
-*Process.* Then /proc is searched for who holds that inode, by another process. The first search begins at once, because
+*Process.* A kernel's own sockets are found at once, by a glance at its descriptors; glances may take `GLANCES` of the time.
+For all others /proc is searched for who holds that inode, by another process. The first search begins at once, because
 `!psql` in a notebook may be over soon; what comes meanwhile is searched for together. So that a program that opens
 thousands of connections does not keep a core busy with that, searches may take a twentieth of the time, beyond a burst that is saved up while there is quiet; and they look first at who was found lately. What a search does not find is not searched for again: the program has ended,
 or is another user's.
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 from telehelper.core.frames import Proto
 from telehelper.datapath.notebooks import Kernel
 from telehelper.datapath.ping_sockets import find_ping
+from telehelper.datapath.processes import glance
 from telehelper.datapath.report import NOBODY, Owner
 from telehelper.datapath.searcher import Searcher
 
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 KEPT: Final = 40_000  # flows; open ones and closed ones that are shown
 REMEMBERED: Final = 4096  # processes by socket: an unconnected UDP socket has many flows
 WAITING: Final = 4096  # flows; a search takes milliseconds
+GLANCES: Final = 0.05  # of the time, for looking at kernels at once
+GLANCES_SAVED: Final = 0.02  # seconds of that which are saved up; a glance takes some 0.1 ms
 SHARE: Final = 0.05  # of the time, for searches
 BURST: Final = 0.05  # seconds of searching that are saved up; one takes 1 to 20 ms
 LOOK_AGAIN: Final = 1.0  # seconds; then it may be another who is on the machine
@@ -90,6 +94,8 @@ class Owners:
         self._saved = BURST
         self._saved_at = monotonic()
         self._searcher = Searcher()
+        self._glances = GLANCES_SAVED  # seconds that may be spent on them
+        self._glanced_at = monotonic()
 
     # --- a flow's life
 
@@ -102,9 +108,12 @@ class Owners:
         if len(self._flows) > KEPT:
             del self._flows[next(iter(self._flows))]
         holder = self._holders.get(found.inode)
+        may_look = os.geteuid() in (found.uid, ROOT)
+        if holder is None and may_look:
+            holder = self._glance(found.inode)
         if holder is not None:
             self._take(kept, holder)
-        elif os.geteuid() in (found.uid, ROOT):  # else we may not look into it
+        elif may_look:
             self._wait_for(flow, found.inode)
 
     def find_socket(self, five_tuple: FiveTuple) -> Socket | None:
@@ -158,6 +167,19 @@ class Owners:
             self.sockets.close()
 
     # --- searching
+
+    def _glance(self, inode: int) -> Process | None:
+        """Look whether a kernel itself holds the socket, as long as that does not take too much of the time."""
+        began = monotonic()
+        self._glances = min(GLANCES_SAVED, self._glances + GLANCES * (began - self._glanced_at))
+        self._glanced_at = began
+        if self._glances <= 0:
+            return None
+        holder = glance(inode, self._notebooks.kernels)
+        self._glances -= monotonic() - began
+        if holder is not None:
+            self._remember(inode, holder)
+        return holder
 
     def _wait_for(self, flow: int, inode: int) -> None:
         self._waiting.setdefault(inode, []).append(flow)

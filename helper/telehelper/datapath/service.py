@@ -186,7 +186,8 @@ class DataPlane:
 
     async def _run_phases(self, request: Connect) -> None:
         with self._phases.run("elevate") as phase:
-            phase.detail = f"netd runs from {await self._netd.wait_ready()}"
+            await self._netd.wait_ready()
+            phase.detail = "netd runs"
         # netd has repaired by now what a killed one left in resolv.conf.
         self._nameservers = [ip_address(server) for server in read_host_dns().nameservers]
         tunnel = asyncio.create_task(self._open_tunnel(request))

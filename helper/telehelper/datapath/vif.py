@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from telehelper.core.flows import Totals
@@ -38,6 +39,7 @@ SETTLE: Final = (
 # TUNSETOFFLOAD's bits (linux/if_tun.h)
 _OFFLOADS: Final = {1: "checksum", 2: "TSO4", 4: "TSO6", 0x20: "USO4", 0x40: "USO6"}
 _TSO4: Final = 2
+_ORIGIN: Final = str(Path(__file__).parents[2])
 
 
 class Vif:
@@ -75,7 +77,8 @@ class Vif:
         self._opened, self._fd = await self._netd.open_vif(MTU, wide=wide)
         self._wide = wide
         self.router.device = self.name
-        return f"{self.name} ({self.offload})"
+        elsewhere = self._opened.origin not in ("", _ORIGIN)
+        return f"{self.name} ({self.offload})" + (f", netd of {self._opened.origin}" if elsewhere else "")
 
     async def set_routes(self, info: ClusterInfo, request: Connect, never: Sequence[Address]) -> str:
         """Plan and apply routes; see :meth:`Router.set_routes`."""

@@ -49,7 +49,6 @@ import signal
 import socket
 import struct
 from contextlib import suppress
-from pathlib import Path
 
 from pyroute2 import IPRoute
 
@@ -109,7 +108,7 @@ def serve(sock: socket.socket, monitor: Monitor, wake: int, say: Log = log) -> i
     """Answer requests until the end, or until ``wake`` is readable; the exit code. Undoing is the caller's."""
     decoder, speaker, watched = Decoder(MAX_NETD_MESSAGE), 0, [wake, sock.fileno()]
     try:
-        sock.sendall(encode(NetdReady(PROTOCOL_VERSION, os.getpid(), str(Path(__file__).parents[2]))))
+        sock.sendall(encode(NetdReady(PROTOCOL_VERSION, os.getpid())))
         while True:
             readable = select.select(watched, [], [])[0]
             if readable != watched[1:2]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from telehelper.errors import TelemagicError, UndoIncomplete, VifError
 from telehelper.messages import Configure, DnsSet, Done, Failed, Message, OpenVif, SetDns, VifOpened
@@ -12,6 +13,8 @@ from telehelper.netd.permits import Gate, check_configure, check_conflicts, chec
 from telehelper.netd.plan import Log, VifConfig, apply, difference
 from telehelper.netd.resolver import HostResolver
 from telehelper.netd.vif import VNET_HDR_SIZE, Vif
+
+ORIGIN: Final = str(Path(__file__).parents[2])  # the directory that this code is in
 
 
 class Reply(NamedTuple):
@@ -54,7 +57,7 @@ class Monitor:
         vif = self._open_vif()
         self._vif, self._mtu, self._wide = vif, request.mtu, request.wide
         self._log(f"made {vif.name}")
-        return Reply(VifOpened(vif.name, vif.index, vif.offload, VNET_HDR_SIZE), fd=vif.fd)
+        return Reply(VifOpened(vif.name, vif.index, vif.offload, VNET_HDR_SIZE, ORIGIN), fd=vif.fd)
 
     def _configure(self, request: Configure) -> Reply:
         if self._vif is None:
