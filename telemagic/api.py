@@ -84,10 +84,8 @@ def connect(
         What to do about a network of the cluster that this machine has already: refuse, take, exclude, or map.
     via, manager_namespace
         How to get in: auto, manager, or agentless; and where a traffic manager is looked for.
-    share
-        Let other users of this machine, and its containers, use the connection too.
-    allow_wide
-        Let `cidr` and `also_proxy` be wider than /8 (IPv4) or /16 (IPv6).
+    share, allow_wide
+        Let other users and containers use it too; let `cidr` and `also_proxy` be wider than /8 (IPv4), /16 (IPv6).
     on_phase
         Called in this thread with each phase's start and end; without it a notebook shows a card.
 
