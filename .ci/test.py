@@ -17,9 +17,9 @@ from typing import IO
 ROOT = Path(__file__).parent.parent
 # Whole chains, on the embedded cluster and on real parts of others; they take as long as all the rest.
 CHAINS = ("tests/e2e", "tests/farend", "tests/netd_resolved")
-# Three minutes of one connection under load, and what breaks on purpose; with the lowest priority of the three, for their
-# limits of time are generous.
-ENDURANCE = ("tests/soak", "tests/drills", "tests/skew")
+# Three minutes of one connection under load, what breaks on purpose, and what people see; with the lowest priority of the
+# three, for their limits of time are generous.
+ENDURANCE = ("tests/soak", "tests/drills", "tests/skew", "tests/notebooks", "tests/browser")
 SOAK_SECONDS = "180"
 
 

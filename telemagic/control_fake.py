@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from telehelper import codec, messages, observing
+from telehelper import codec, messages, observing, views
 from telehelper.codec import Decoder
 from telehelper.errors import SudoDenied, TelemagicError
 from telehelper.messages import PHASES, PROTOCOL_VERSION, Failed, Message, PhaseChanged
@@ -184,6 +184,8 @@ class FakeDatapath:
                 return messages.Welcome(script.version, os.getpid(), self.connected)
             case messages.Connect():
                 return await self._connect(request, writer)
+            case views.GetServices():
+                return views.ServiceTable(())
             case observing.Watch():
                 return await self._watch(request, writer)
             case observing.Unwatch():

@@ -41,13 +41,16 @@ _NAMES: Final = (
 )
 
 
+_JUDGEMENT: Final = "License :: DFSG approved"  # what Debian thinks of it names no licence
+
+
 def licence_of(name: str) -> str:
     """Return a distribution's licence: its SPDX expression, else what its classifiers or its licence field say."""
     told = cast("Message", metadata.metadata(name))  # which it is; the protocol lacks get()
     if expression := told.get("License-Expression"):
         return str(expression)
     classifiers = [each for each in told.get_all("Classifier") or () if each.startswith("License ::")]
-    texts = [each.rpartition(" :: ")[2] for each in classifiers] or [
+    texts = [each.rpartition(" :: ")[2] for each in classifiers if each != _JUDGEMENT] or [
         str(told.get("License") or "").strip().split("\n")[0]
     ]
     return " OR ".join(dict.fromkeys(_short(text) for text in texts if text)) or "unknown"
