@@ -43,6 +43,7 @@ def run(session: Session, args: Namespace) -> Text:
         )
     if args.action == "status":
         return Text(describe(helper_copy.look()))
+    helper_copy.check_place()
     python = helper_copy.find_python()
     archive = helper_copy.pack(python)
     run_as_root(["/bin/sh", "-c", helper_copy.INSTALL, "telemagic", str(directory), str(python)], archive)

@@ -112,6 +112,28 @@ def test_a_broken_archive_leaves_what_was_there(copy: Path) -> None:
     assert [path.name for path in copy.parent.iterdir()] == ["telemagic"]
 
 
+def test_root_runs_no_program_of_the_user_s_path(copy: Path, tmp_path: Path) -> None:
+    for name in ("tar", "mkdir", "rm", "mv", "rmdir"):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+        program.chmod(0o755)
+    for script in (helper_copy.INSTALL, helper_copy.UNINSTALL):
+        command = ["/bin/sh", "-c", script, "telemagic", str(copy), str(PYTHON)]
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        subprocess.run(command, input=b"no archive", capture_output=True, check=False, env=environment)
+    assert found(copy).state == ABSENT
+    assert not (tmp_path / "ran").exists()
+
+
+def test_nothing_is_put_where_others_can_write(tmp_path: Path) -> None:
+    place = tmp_path / "local"
+    place.mkdir()
+    helper_copy.check_place(place / "libexec" / "telemagic", owner=ME)
+    place.chmod(0o777)
+    with pytest.raises(HelperRefused, match=f"would not be root's alone: {place} is writable by everybody"):
+        helper_copy.check_place(place / "libexec" / "telemagic", owner=ME)
+
+
 def test_removing_it_removes_the_directory_above_if_it_is_empty(copy: Path) -> None:
     script = ["/bin/sh", "-c", helper_copy.UNINSTALL, "telemagic", str(copy)]
     subprocess.run(script, check=True, stdout=subprocess.DEVNULL)
