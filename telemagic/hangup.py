@@ -38,7 +38,8 @@ def _ended(descriptor: int, addresses: Collection[str]) -> bool:
         copy = os.dup(descriptor)  # the number may be another file's at any moment, the copy's is ours
         try:
             libc = ctypes.CDLL(None, use_errno=True)
-            if _source(libc, copy) not in addresses or not _is_stream(libc, copy):
+            source = _source(libc, copy)
+            if not source or source not in addresses or not _is_stream(libc, copy):
                 return False
             if libc.connect(copy, _NOBODY, len(_NOBODY)):
                 # Linux 6.5 refuses the former while a thread waits: an end, then

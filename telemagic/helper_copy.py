@@ -27,7 +27,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -226,6 +225,8 @@ def _program(python: Path, directory: Path) -> str:
 
 def pack(python: Path, directory: Path = DIRECTORY) -> bytes:
     """Return the copy as a tar archive, for an interpreter and a place."""
+    import tarfile  # late: nothing else needs it, and this module is loaded with the magics
+
     own = own_sources()
     sources = own | _their_sources()
     manifest: dict[str, Any] = {

@@ -95,3 +95,11 @@ def test_a_socket_of_both_families_is_known_by_its_ipv4_address() -> None:
         sock.connect((f"::ffff:{server.getsockname()[0]}", server.getsockname()[1]))
         assert hang_up({OTHER}) == 0
         assert hang_up({OURS}) == 1
+
+
+def test_an_address_that_is_not_known_is_nobody_s(far: socket.socket) -> None:
+    one, other = socket.socketpair()
+    with one, other, connected(far, OTHER) as sock:
+        assert hang_up({""}) == 0
+        one.sendall(b"x")
+        sock.sendall(b"x")
