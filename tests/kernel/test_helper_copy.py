@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -229,6 +230,25 @@ def test_what_connect_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_every_state_is_described(state: str, words: str) -> None:
     assert words in helper.describe(Copy(state, "1", "why"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("ada", "ada"), ("ada.l-2_x", "ada.l-2_x"), ("ALL", "#1815"), ("CORP\\ada", "#1815"), ("", "#1815")],
+)
+def test_the_line_for_sudoers_names_the_user_and_nobody_else(
+    name: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "ALL")
+
+    def getpwuid(uid: int) -> pwd.struct_passwd:
+        assert uid == 1815
+        if not name:
+            raise KeyError(uid)
+        return pwd.struct_passwd((name, "x", uid, uid, "", "/", "/bin/sh"))
+
+    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
+    assert helper.sudoers_user(1815) == shown
 
 
 def test_a_link_above_is_followed_and_its_owner_must_be_roots(tmp_path: Path) -> None:
