@@ -4,6 +4,10 @@ What wins, in this order: a flag of the line, `%config`, the nearest pyproject.t
 `telemagic/config.toml` below `$XDG_CONFIG_HOME` (else `~/.config`), what is built in. The files are looked at again
 before each line that uses them, so an edit counts at once. A file that cannot be understood is an error naming file and
 key, not something to guess about.
+
+A pyproject.toml may have come with somebody else's repository, or lie in a directory above that others write to, so it
+is not trusted like the user's own file. It cannot choose the kubeconfig, which may name programs to run; it can add
+patterns of production but not take any away; and one that belongs to another user is refused.
 """
 
 from __future__ import annotations
@@ -79,6 +83,9 @@ OF_COMMANDS: Final = {
     "install": ("context", "kubeconfig"),
 }
 
+MAX_FOREIGN: Final = 1 << 20  # bytes of another user's file that are looked at
+_OURS: Final = b"tool.telemagic"  # what is in a pyproject.toml that says something to us
+
 BUILT_IN: Final = Settings()
 
 
@@ -106,7 +113,10 @@ def from_files(directory: Path | None = None) -> Settings:
     """
     settings = BUILT_IN
     for path, table in _files(directory):
-        settings = replace(settings, **_read(path, table))
+        said = _read(path, table)
+        if table and "production" in said:
+            said = {**said, "production": tuple(dict.fromkeys((*settings.production, *said["production"])))}
+        settings = replace(settings, **said)
     return settings
 
 
@@ -133,11 +143,28 @@ def _read(path: Path, table: str) -> dict[str, Any]:
         state = path.stat()
     except OSError:  # not there, or out of reach: nothing said
         return {}
+    if table and state.st_uid not in (os.geteuid(), 0):
+        return _foreign(path, state.st_uid)
     stamp = (state.st_mtime_ns, state.st_size, state.st_ino)
     known = _known.get(path)
     if known is None or known[0] != stamp:
         known = _known[path] = stamp, _understand(path, table)
     return known[1]
+
+
+def _foreign(path: Path, uid: int) -> dict[str, Any]:
+    """Refuse another user's file, if there is anything for us in it."""
+    try:
+        with path.open("rb") as file:
+            is_for_us = _OURS in file.read(MAX_FOREIGN)
+    except OSError:
+        return {}
+    if is_for_us:
+        raise ConfigError(
+            f"{path} has defaults for telemagic but belongs to another user (uid {uid})",
+            hint="make it yours, work in another directory, or remove its [tool.telemagic]",
+        )
+    return {}
 
 
 def _understand(path: Path, table: str) -> dict[str, Any]:
@@ -148,7 +175,7 @@ def _understand(path: Path, table: str) -> dict[str, Any]:
             f"{path} cannot be read: {error.strerror}", hint=f"check that it is yours: ls -l {path}"
         ) from error
     except ValueError as error:  # TOML's own error, and that of text that is none, are ValueErrors
-        if table and b"tool.telemagic" not in path.read_bytes():
+        if table and _OURS not in path.read_bytes():
             return {}  # another tool's file, in which nothing is for us
         raise ConfigError(f"{path} is not TOML: {error}", hint="correct the line") from error
     for name in table.split(".") if table else ():
@@ -156,7 +183,13 @@ def _understand(path: Path, table: str) -> dict[str, Any]:
     where = f"{path}, [{table}]" if table else str(path)
     if not isinstance(document, dict):
         raise ConfigError(f"{where} must be a table", hint='write it like context = "demo"')
-    return validated(document, where)
+    found = validated(document, where)
+    if table and "kubeconfig" in found:
+        raise ConfigError(
+            f"{where}: kubeconfig is not a project's to choose, for it may name programs to run",
+            hint="say it by --kubeconfig, %config TeleMagics.kubeconfig or ~/.config/telemagic/config.toml",
+        )
+    return found
 
 
 def validated(table: Mapping[str, object], where: str) -> dict[str, Any]:

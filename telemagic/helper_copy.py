@@ -27,7 +27,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -59,12 +58,17 @@ sys.exit(main())
 """
 
 # Root runs this, with a tar archive on standard input. What was there stays until the new one is complete.
-INSTALL: Final = """\
+# With programs of the system's own, should sudo have kept the user's PATH.
+_BEGIN: Final = """\
 set -eu
+PATH=/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin
+export PATH
 echo begun
+"""
+INSTALL: Final = f"""{_BEGIN}\
 umask 022
 directory=$1 python=$2
-mkdir -p "${directory%/*}"
+mkdir -p "${{directory%/*}}"
 new=$directory.new-$$
 trap 'rm -rf "$new"' EXIT
 mkdir "$new"
@@ -73,11 +77,9 @@ tar -x -f - -C "$new" --no-same-owner --no-same-permissions
 rm -rf "$directory"
 mv "$new" "$directory"
 """
-UNINSTALL: Final = """\
-set -eu
-echo begun
+UNINSTALL: Final = f"""{_BEGIN}\
 rm -rf "$1"
-rmdir "${1%/*}" 2>/dev/null || true
+rmdir "${{1%/*}}" 2>/dev/null || true
 """
 
 SUDOERS: Final = """\
@@ -223,6 +225,8 @@ def _program(python: Path, directory: Path) -> str:
 
 def pack(python: Path, directory: Path = DIRECTORY) -> bytes:
     """Return the copy as a tar archive, for an interpreter and a place."""
+    import tarfile  # late: nothing else needs it, and this module is loaded with the magics
+
     own = own_sources()
     sources = own | _their_sources()
     manifest: dict[str, Any] = {
@@ -240,6 +244,22 @@ def pack(python: Path, directory: Path = DIRECTORY) -> bytes:
             entry.size, entry.mode = len(data), 0o755 if name == PROGRAM else 0o644
             archive.addfile(entry, io.BytesIO(data))
     return out.getvalue()
+
+
+def check_place(directory: Path = DIRECTORY, *, owner: int = 0) -> None:
+    """See that the directory can be root's alone, before anything is put there.
+
+    Raises
+    ------
+    HelperRefused
+        Somebody else can change a directory above it.
+    """
+    there = next(parent for parent in directory.parents if parent.exists())
+    if problem := unsafe_above(there, owner=owner):
+        raise HelperRefused(
+            f"{directory} would not be root's alone: {problem}",
+            hint=f"have it changed so that only root can write there: ls -ld {there}",
+        )
 
 
 def find_python() -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
+import os
+import pwd
+import re
 from typing import TYPE_CHECKING
 
 from telehelper.errors import HelperRefused
@@ -43,6 +45,7 @@ def run(session: Session, args: Namespace) -> Text:
         )
     if args.action == "status":
         return Text(describe(helper_copy.look()))
+    helper_copy.check_place()
     python = helper_copy.find_python()
     archive = helper_copy.pack(python)
     run_as_root(["/bin/sh", "-c", helper_copy.INSTALL, "telemagic", str(directory), str(python)], archive)
@@ -50,8 +53,17 @@ def run(session: Session, args: Namespace) -> Text:
     if found.state != helper_copy.READY:
         raise HelperRefused(f"it was installed, but: {found.problem}", hint=f"look at: ls -ld {directory}")
     program = directory / helper_copy.PROGRAM
-    line = helper_copy.SUDOERS.format(user=getpass.getuser(), program=program)
+    line = helper_copy.SUDOERS.format(user=sudoers_user(os.getuid()), program=program)
     return Text(f"installed {program} {found.version}, run by {python}\n\n{line}")
+
+
+def sudoers_user(uid: int) -> str:
+    """Return a user as sudoers knows one. By the uid: $LOGNAME may say anything, even ALL."""
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = ""
+    return name if re.fullmatch(r"[a-z_][a-z0-9_.-]*", name) else f"#{uid}"
 
 
 def describe(found: helper_copy.Copy) -> str:

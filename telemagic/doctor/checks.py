@@ -71,6 +71,9 @@ def root(machine: Machine) -> Verdict:
         return ok(
             "root already, no sudo needed" if rights.uid == 0 else "CAP_NET_ADMIN already, no sudo needed"
         )
+    program = str(helper_copy.DIRECTORY / helper_copy.PROGRAM)
+    if _copy(machine).state == helper_copy.READY and machine.sudo_runs_netd(sudo, program):
+        return ok(f"{sudo}, without a password for the root-owned copy of netd")
     if machine.sudo_is_silent(sudo):
         return ok(f"{sudo}, without a password")
     return ok(f"{sudo}, which will ask for a password when you connect")
@@ -78,7 +81,7 @@ def root(machine: Machine) -> Verdict:
 
 def netd(machine: Machine) -> Verdict:
     """See which netd would be run as root: see :mod:`telemagic.helper_copy`."""
-    found = helper_copy.look(machine.root / str(helper_copy.DIRECTORY).lstrip("/"))
+    found = _copy(machine)
     if found.state == helper_copy.UNSAFE:
         return problem(
             f"the root-owned copy is not to be trusted: {found.problem}", "telemagic helper install"
@@ -86,6 +89,10 @@ def netd(machine: Machine) -> Verdict:
     if found.state == helper_copy.OTHER:
         return warning(f"this environment's: {found.problem}", "telemagic helper install")
     return ok("the root-owned copy" if found.state == helper_copy.READY else "this environment's")
+
+
+def _copy(machine: Machine) -> helper_copy.Copy:
+    return helper_copy.look(machine.root / str(helper_copy.DIRECTORY).lstrip("/"))
 
 
 def user_namespaces(machine: Machine) -> Verdict:

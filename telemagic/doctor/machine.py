@@ -20,6 +20,9 @@ from telemagic import elevate
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+EX_CONFIG: Final = (
+    os.EX_CONFIG
+)  # what netd exits with when it cannot start; sudo, when it does not run it, with 1
 CHILD_PATIENCE: Final = 10.0  # seconds; the probe takes 0.15, sudo as long as its directory service
 # -P: not the notebook's directory first
 PROBE: Final = (sys.executable, "-P", "-m", "telemagic.demo.probe")
@@ -48,17 +51,25 @@ def try_tun(command: Sequence[str] = PROBE) -> Tun:
 
 def sudo_is_silent(sudo: str) -> bool:
     """Whether sudo needs no password; as a connect, which tries that first."""
+    return _run_silently(sudo, "true") == 0
+
+
+def sudo_runs_netd(sudo: str, program: str) -> bool:
+    """Whether sudo runs the root-owned copy without a password: it does nothing then but complain of its input."""
+    return _run_silently(sudo, program) == EX_CONFIG
+
+
+def _run_silently(sudo: str, program: str) -> int:
     try:
-        done = subprocess.run(  # noqa: S603  # the path comes from $PATH, as for everybody
-            [sudo, "-n", "--", "true"],
+        return subprocess.run(  # noqa: S603  # the path comes from $PATH, as for everybody
+            [sudo, "-n", "--", program],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=CHILD_PATIENCE,
             check=False,
-        )
+        ).returncode
     except (OSError, subprocess.SubprocessError):
-        return False
-    return done.returncode == 0
+        return -1
 
 
 def interfaces() -> list[str]:
@@ -74,6 +85,7 @@ class Machine:
     release: str = field(default_factory=lambda: os.uname().release)
     rights: Callable[[], elevate.Rights] = elevate.Rights.of_self
     sudo_is_silent: Callable[[str], bool] = sudo_is_silent
+    sudo_runs_netd: Callable[[str, str], bool] = sudo_runs_netd
     try_tun: Callable[[], Tun] = try_tun
     interfaces: Callable[[], list[str]] = interfaces
     version: Callable[[str], str] = metadata.version

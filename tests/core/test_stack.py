@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
+from telehelper.core import stack
 from telehelper.core.actions import Drop
 from telehelper.core.datagram import make_datagram
 from telehelper.core.flows import Totals
@@ -17,6 +19,9 @@ from tests.core.builders import BUILDERS, FAR, NEAR, TCP, UDP, Talk, describe, d
 from tests.core.test_echo import PING, request_bytes
 from tests.core.test_fragments import Part, cut, datagram, parts
 from tests.core.test_packet import segment_bytes
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_strays_are_reset_except_resets() -> None:
@@ -79,6 +84,14 @@ def test_malformed_packets_are_counted() -> None:
     talk.take(talk.stack.receive_packet(b"", 0.0))
     assert talk.take(talk.stack.receive_packet(b"x" * 50, 0.0)) == ["drop: no IP packet"]
     assert talk.stack.drops["no IP packet"] == 2
+
+
+def test_flow_numbers_end_before_those_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack, "NUMBERS", 2)
+    talk = Talk(UDP)
+    talk.datagram(b"x")  # number 1
+    other = whole(make_datagram(to_key(UDP._replace(sport=1)), b"x"))
+    assert talk.take(talk.stack.receive_packet(other, talk.now)) == ["drop: flow numbers used up"]
 
 
 def test_flow_table_full() -> None:

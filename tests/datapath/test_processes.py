@@ -209,6 +209,7 @@ def test_without_proc_nobody_is_found(proc: Proc) -> None:
 def test_who_counts_as_a_neighbour(
     proc: Proc, uid: int, is_person: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    proc.add(1, 0)
     proc.add(5, 1)
     proc.add(6, 1)
     (proc.root / "self").mkdir()
@@ -224,9 +225,15 @@ def test_who_counts_as_a_neighbour(
 
 
 def test_what_ends_meanwhile_is_no_neighbour_and_without_proc_there_may_be_some(proc: Proc) -> None:
+    proc.add(1, 0)
     (proc.root / "7").symlink_to("/nonexistent")
     assert not has_neighbours(os.geteuid(), str(proc.root))
     assert has_neighbours(os.geteuid(), str(proc.root / "none"))
+
+
+def test_where_others_processes_are_hidden_there_may_be_some(proc: Proc) -> None:
+    proc.add(os.getpid(), 1)  # with hidepid only our own are listed, and not the first
+    assert has_neighbours(os.geteuid(), str(proc.root))
 
 
 # --- as a program ------------------------------------------------------------------------------------------------

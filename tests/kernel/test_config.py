@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from telemagic.session import Session
 
+STRANGER = 54321  # a uid
+
 
 @pytest.fixture(autouse=True)
 def restored() -> Generator[None, None, None]:
@@ -68,6 +70,43 @@ def test_what_is_not_ours_is_nobody_s_error(project: Path, monkeypatch: pytest.M
     assert from_files() == BUILT_IN
     monkeypatch.setenv("XDG_CONFIG_HOME", "relative")  # the specification has such a path ignored
     assert from_files() == BUILT_IN
+
+
+def test_a_project_does_not_choose_the_kubeconfig(project: Path, home: Path) -> None:
+    home.write_text('kubeconfig = "/mine"')
+    assert from_files().kubeconfig == "/mine"
+    project.write_text('[tool.telemagic]\nkubeconfig = "evil.yaml"')
+    with pytest.raises(ConfigError, match="kubeconfig is not a project's to choose") as caught:
+        from_files()
+    assert str(project) in caught.value.message
+
+
+def test_a_project_adds_to_what_is_production_and_takes_nothing_away(project: Path, home: Path) -> None:
+    project.write_text("[tool.telemagic]\nproduction = []")
+    assert from_files().production == production.DEFAULT
+    home.write_text('production = ["live-*"]')
+    project.write_text('[tool.telemagic]\nproduction = ["shop", "live-*"]')
+    assert from_files().production == ("live-*", "shop")
+
+
+def test_another_user_s_project_file_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_away() -> None:
+        if os.geteuid() == 0:
+            os.chown(project, STRANGER, -1)
+        else:
+            monkeypatch.setattr(config.os, "geteuid", lambda: STRANGER)
+
+    def closed(*_: object) -> None:
+        raise PermissionError
+
+    project.write_text('[tool.telemagic]\ncontext = "theirs"')
+    give_away()
+    with pytest.raises(ConfigError, match=r"belongs to another user \(uid \d+\)"):
+        from_files()
+    project.write_text("[tool.other]\nx = 1")
+    assert from_files() == BUILT_IN
+    monkeypatch.setattr(type(project), "open", closed)
+    assert from_files() == BUILT_IN  # nothing that we could read
 
 
 def test_a_directory_that_has_gone(project: Path) -> None:
@@ -153,7 +192,7 @@ def test_config_lists_what_is_in_force(project: Path, session: Session, shell: A
     run(shell, "%reload_ext telemagic\n%config TeleMagics")
     shown = capsys.readouterr().out
     assert "Current: 7.0" in shown
-    assert "Current: ['live']" in shown
+    assert "Current: ['*prod*', 'live']" in shown
     for text in HELP.values():
         assert text.split()[0] in shown
     assert shown.count("Current:") == len(HELP)

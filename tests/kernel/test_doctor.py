@@ -27,7 +27,7 @@ from telemagic.__main__ import main
 from telemagic.control_fake import STATUS, FakeLauncher, Script
 from telemagic.doctor import checks, cluster, connected
 from telemagic.doctor.diagnosis import Diagnosis, Finding, Level
-from telemagic.doctor.machine import PROBE, Machine, Tun, interfaces, sudo_is_silent, try_tun
+from telemagic.doctor.machine import PROBE, Machine, Tun, interfaces, sudo_is_silent, sudo_runs_netd, try_tun
 from telemagic.results import Status
 from tests.kernel.test_cards import EVIL, Tags
 
@@ -148,6 +148,35 @@ def test_whether_sudo_is_silent(tmp_path: Path) -> None:
         script.chmod(0o755)
         assert sudo_is_silent(str(script)) == (status == 0)
     assert not sudo_is_silent(str(tmp_path / "missing"))
+
+
+@pytest.mark.parametrize(
+    ("state", "permitted", "text"),
+    [
+        (helper_copy.READY, True, "without a password for the root-owned copy of netd"),
+        (helper_copy.READY, False, "which will ask for a password"),
+        (helper_copy.OTHER, True, "which will ask for a password"),  # this environment's is run then
+    ],
+)
+def test_no_password_is_announced_where_the_copy_needs_none(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, permitted: bool, text: str
+) -> None:
+    sudo = tmp_path / "sudo"
+    sudo.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(helper_copy, "look", lambda _: helper_copy.Copy(state, "1", "why"))
+    program = str(helper_copy.DIRECTORY / "netd")
+    machine.rights, machine.sudo_is_silent = lambda: USER, lambda _: False
+    machine.sudo_runs_netd = lambda *asked: permitted and asked == (str(sudo), program)
+    assert text in findings(machine)["root"].found
+
+
+def test_whether_sudo_runs_netd(tmp_path: Path) -> None:
+    for name, status in (("yes", os.EX_CONFIG), ("no", 1), ("odd", 0)):
+        script = tmp_path / name
+        script.write_text(f'#!/bin/sh\n[ "$1 $2 $3" = "-n -- /x/netd" ] || exit 9\nexit {status}\n')
+        script.chmod(0o755)
+        assert sudo_runs_netd(str(script), "/x/netd") == (name == "yes")
 
 
 def test_no_user_namespaces(machine: Machine) -> None:

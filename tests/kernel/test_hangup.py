@@ -67,3 +67,39 @@ def test_no_descriptor_is_left_and_none_is_closed(far: socket.socket) -> None:
         assert sorted(os.listdir("/proc/self/fd")) == before
         with pytest.raises(OSError):  # noqa: PT011  # which one is the kernel's choice
             sock.sendall(b"x" * 10)
+
+
+def test_sockets_stay_as_they_are_whatever_the_default_timeout(far: socket.socket) -> None:
+    # It is global, and Python applies it to each socket object that is made, of a foreign descriptor too.
+    with connected(far, OTHER) as sock, socket.socket(socket.AF_UNIX) as other:
+        sock.settimeout(None)
+        socket.setdefaulttimeout(5)
+        try:
+            assert hang_up({OURS}) == 0
+        finally:
+            socket.setdefaulttimeout(None)
+        assert os.get_blocking(sock.fileno())
+        assert os.get_blocking(other.fileno())
+
+
+def test_a_socket_of_both_families_is_known_by_its_ipv4_address() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.socket(socket.AF_INET6) as sock,
+    ):
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        try:
+            sock.bind((f"::ffff:{OURS}", 0))
+        except OSError:
+            pytest.skip("no IPv6 here")
+        sock.connect((f"::ffff:{server.getsockname()[0]}", server.getsockname()[1]))
+        assert hang_up({OTHER}) == 0
+        assert hang_up({OURS}) == 1
+
+
+def test_an_address_that_is_not_known_is_nobody_s(far: socket.socket) -> None:
+    one, other = socket.socketpair()
+    with one, other, connected(far, OTHER) as sock:
+        assert hang_up({""}) == 0
+        one.sendall(b"x")
+        sock.sendall(b"x")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -112,6 +113,28 @@ def test_a_broken_archive_leaves_what_was_there(copy: Path) -> None:
     assert [path.name for path in copy.parent.iterdir()] == ["telemagic"]
 
 
+def test_root_runs_no_program_of_the_user_s_path(copy: Path, tmp_path: Path) -> None:
+    for name in ("tar", "mkdir", "rm", "mv", "rmdir"):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+        program.chmod(0o755)
+    for script in (helper_copy.INSTALL, helper_copy.UNINSTALL):
+        command = ["/bin/sh", "-c", script, "telemagic", str(copy), str(PYTHON)]
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        subprocess.run(command, input=b"no archive", capture_output=True, check=False, env=environment)
+    assert found(copy).state == ABSENT
+    assert not (tmp_path / "ran").exists()
+
+
+def test_nothing_is_put_where_others_can_write(tmp_path: Path) -> None:
+    place = tmp_path / "local"
+    place.mkdir()
+    helper_copy.check_place(place / "libexec" / "telemagic", owner=ME)
+    place.chmod(0o777)
+    with pytest.raises(HelperRefused, match=f"would not be root's alone: {place} is writable by everybody"):
+        helper_copy.check_place(place / "libexec" / "telemagic", owner=ME)
+
+
 def test_removing_it_removes_the_directory_above_if_it_is_empty(copy: Path) -> None:
     script = ["/bin/sh", "-c", helper_copy.UNINSTALL, "telemagic", str(copy)]
     subprocess.run(script, check=True, stdout=subprocess.DEVNULL)
@@ -207,6 +230,25 @@ def test_what_connect_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_every_state_is_described(state: str, words: str) -> None:
     assert words in helper.describe(Copy(state, "1", "why"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("ada", "ada"), ("ada.l-2_x", "ada.l-2_x"), ("ALL", "#1815"), ("CORP\\ada", "#1815"), ("", "#1815")],
+)
+def test_the_line_for_sudoers_names_the_user_and_nobody_else(
+    name: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "ALL")
+
+    def getpwuid(uid: int) -> pwd.struct_passwd:
+        assert uid == 1815
+        if not name:
+            raise KeyError(uid)
+        return pwd.struct_passwd((name, "x", uid, uid, "", "/", "/bin/sh"))
+
+    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
+    assert helper.sudoers_user(1815) == shown
 
 
 def test_a_link_above_is_followed_and_its_owner_must_be_roots(tmp_path: Path) -> None:

@@ -107,3 +107,8 @@ def test_what_is_over_the_rate_is_counted(pipe: tuple[int, int], monkeypatch: py
     log("too many")
     log.flush()
     assert os.read(pipe[0], 100) == b"on\nand on\n1 lines were left out: more than 1000 per second\n"
+
+
+def test_a_reason_cannot_begin_a_line_or_steer_a_terminal(pipe: tuple[int, int]) -> None:
+    AuditLog(pipe[1])("ended: x\nsession=1 opened by \x1b[2Jroot\u2028, grün")
+    assert os.read(pipe[0], 4096) == "ended: x\\nsession=1 opened by \\x1b[2Jroot\\u2028, grün\n".encode()

@@ -34,6 +34,10 @@ NODE = ip_address("10.0.0.7")
         ("::ffff:10.0.0.7", "--allow-node"),
         ("64:ff9b::a9fe:a9fe", "link-local"),
         ("64:ff9b::127.0.0.1", "loopback"),
+        ("64:ff9b:1::169.254.169.254", "link-local"),
+        ("64:ff9b:1:ffff::10.0.0.7", "--allow-node"),
+        ("2002:a9fe:a9fe::1", "link-local"),
+        ("2002:7f00:1::", "loopback"),
         ("64:ff9b::100.100.100.200", "metadata"),
     ],
 )
@@ -44,7 +48,17 @@ def test_refused(dst: str, why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "dst", ["10.96.0.1", "192.168.1.1", "8.8.8.8", "100.64.0.9", "fd00::7", "64:ff9b::808:808", "2001:db8::1"]
+    "dst",
+    [
+        "10.96.0.1",
+        "192.168.1.1",
+        "8.8.8.8",
+        "100.64.0.9",
+        "fd00::7",
+        "64:ff9b::808:808",
+        "2002:808:808::1",
+        "2001:db8::1",
+    ],
 )
 def test_dialed(dst: str) -> None:
     assert DialRules(node=[NODE]).refusal(ip_address(dst), 80) == ""

@@ -24,8 +24,9 @@ from telehelper.messages import (
     Undo,
     VifOpened,
 )
+from telehelper.netd import main
 from telehelper.netd.fakes import RecordingNet, RecordingResolver
-from telehelper.netd.main import EX_OK, EX_PROTOCOL, adopt, log, serve
+from telehelper.netd.main import EX_OK, EX_PROTOCOL, adopt, hear, log, serve
 from telehelper.netd.monitor import ORIGIN, Monitor
 from telehelper.netd.vif import Vif
 
@@ -186,6 +187,30 @@ def test_a_second_process_is_a_surprise() -> None:
         with another_asks(bench, Undo()):
             assert bench.run() == EX_PROTOCOL
         assert bench.said[-2:] == ["giving up: a second process speaks", "undone: interface tele0"]
+
+
+def test_answers_that_nobody_reads_are_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Else the process that speaks could end while another keeps us waiting, with everything still configured.
+    monkeypatch.setattr(main, "ANSWER_PATIENCE", 1)
+    near, far = socket.socketpair()
+    fd = far.detach()
+    with near, adopt(fd) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the least there is
+        bench = Bench(sock, near)
+        bench.send(OPEN, *[CONFIGURE] * 100)
+        assert bench.run() == EX_OK
+        assert bench.said[-2:] == [
+            "the data plane is gone: Resource temporarily unavailable",
+            "undone: interface tele0",
+        ]
+    for number in (fd, bench.waking, bench.wake):
+        os.close(number)
+
+
+def test_what_somebody_else_has_read_is_not_waited_for() -> None:
+    near, far = socket.socketpair()
+    with near, far, pytest.raises(BlockingIOError):
+        hear(far)
 
 
 # --- standard input ----------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ RULES: Final = {
         "the data plane; netd, in OpenVif",
         "refused before anything is changed",
         "HelperLost",
-        "install one version of telemagic only, then restart the kernel",
+        "telemagic helper install, if there is a root-owned copy; else install one version of telemagic only, then restart the kernel",
     ),
     "manager": Rule(
         "data plane, traffic manager",

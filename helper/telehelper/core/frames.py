@@ -200,11 +200,17 @@ def encode_coded(kind: FrameType, flow: int, code: int, text: str = "") -> Frame
 
 
 def decode_coded(frame: Frame) -> tuple[int, str]:
-    """Read a HELLO, REJECTED, RST or GOAWAY: its number and its text; TunnelError if it is malformed."""
+    """Read a HELLO, REJECTED, RST or GOAWAY: its number and its text; TunnelError if it is malformed.
+
+    The text is shown to people, in logs, tables and terminals: what is not printable is replaced.
+    """
     payload = bytes(frame.payload)
     if not 2 <= len(payload) <= 2 + MAX_TEXT:
         raise TunnelError(f"{frame.type.name} has {len(payload)} bytes")
-    return int.from_bytes(payload[:2], "big"), payload[2:].decode("utf-8", "replace")
+    text = payload[2:].decode("utf-8", "replace")
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else "\ufffd" for char in text)
+    return int.from_bytes(payload[:2], "big"), text
 
 
 def encode_header(frame: Frame) -> bytes:

@@ -63,6 +63,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from ipaddress import IPv4Address
 
+NUMBERS: Final = (
+    1 << 31
+)  # flow numbers; those from here up are the shell's own, which nobody's owner is looked up for
 MIN_MTU: Final = 576  # bytes; RFC 791: every host takes that much
 
 Flow = Dial | TcpFlow | UdpFlow | EchoFlow
@@ -335,6 +338,9 @@ class Stack:
     def _new_stats(self, protocol: Proto, key: bytes, now: float, out: list[Action]) -> FlowStats | None:
         if len(self._by_number) >= self._limits.flows:
             self._drop("flow table full", out)
+            return None
+        if self._last_number + 1 >= NUMBERS:  # after days of somebody trying just that
+            self._drop("flow numbers used up", out)
             return None
         self._last_number += 1
         return FlowStats(self._last_number, to_five_tuple(protocol, key), now)

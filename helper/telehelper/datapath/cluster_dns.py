@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from telehelper.core.frames import Frame, FrameType, Open, Proto, encode_coded, encode_open
+from telehelper.core.stack import NUMBERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from telehelper.core.frames import Address
 
-OWN_FLOWS: Final = 1 << 31  # flow numbers from here up are the data plane's
+OWN_FLOWS: Final = NUMBERS  # flow numbers from here up are the data plane's
 DNS_PORT: Final = 53
 DIAL_TIMEOUT: Final = 5.0  # seconds the manager may need to reach the DNS server
 MAX_STREAMS: Final = 64  # overflow: the oldest is given up

@@ -55,7 +55,8 @@ class NetdClient:
         if ready.version != PROTOCOL_VERSION:
             raise HelperLost(
                 f"netd speaks version {ready.version} of the protocol, this is {PROTOCOL_VERSION}",
-                hint="install one version of telemagic only, then restart the kernel",
+                hint="telemagic helper install, if there is a root-owned copy; else install one version of telemagic "
+                "only, then restart the kernel",
             )
 
     async def open_vif(self, mtu: int, *, wide: bool = False) -> tuple[VifOpened, int]:

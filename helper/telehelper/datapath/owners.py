@@ -9,13 +9,15 @@ by it.
 *Process.* A kernel's own sockets are found at once, by a glance at its descriptors; glances may take `GLANCES` of the time.
 For all others /proc is searched for who holds that inode, by another process. The first search begins at once, because
 `!psql` in a notebook may be over soon; what comes meanwhile is searched for together. So that a program that opens
-thousands of connections does not keep a core busy with that, searches may take a twentieth of the time, beyond a burst that is saved up while there is quiet; and they look first at who was found lately. What a search does not find is not searched for again: the program has ended,
-or is another user's.
+thousands of connections does not keep a core busy with that, searches may take a twentieth of the time, beyond a burst
+that is saved up while there is quiet; and they look first at who was found lately. What a search does not find is not
+searched for again: the program has ended, or is another user's.
 
 *Notebook and cell.* A process belongs to the kernel that it is or descends from, and the flow to the cell that ran there
 when it was opened. The kernel's word on that may come after the packets, so the cell is looked up when it is asked for.
 
-Bounds: `KEPT` flows, `REMEMBERED` processes, `WAITING` flows whose process is searched for; the oldest is forgotten.
+Bounds: `KEPT` flows, `REMEMBERED` processes, `WAITING` sockets whose process is searched for, and as many flows of each;
+the oldest is forgotten.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 KEPT: Final = 40_000  # flows; open ones and closed ones that are shown
 REMEMBERED: Final = 4096  # processes by socket: an unconnected UDP socket has many flows
-WAITING: Final = 4096  # flows; a search takes milliseconds
+WAITING: Final = 4096  # sockets, and flows of each; a search takes milliseconds
 GLANCES: Final = 0.05  # of the time, for looking at kernels at once
 GLANCES_SAVED: Final = 0.02  # seconds of that which are saved up; a glance takes some 0.1 ms
 SHARE: Final = 0.05  # of the time, for searches
@@ -182,7 +184,9 @@ class Owners:
         return holder
 
     def _wait_for(self, flow: int, inode: int) -> None:
-        self._waiting.setdefault(inode, []).append(flow)
+        flows = self._waiting.setdefault(inode, [])
+        if len(flows) < WAITING:  # of one socket that sends to the whole world: a search may be a minute away
+            flows.append(flow)
         if len(self._waiting) > WAITING:
             self._waiting.popitem(last=False)
         self._begin_search()

@@ -32,6 +32,7 @@ _START: Final = 19
 # a user namespace, and beyond are containers'
 _PEOPLE: Final = range(1000, 60_001)
 _STRANGER: Final = 65534
+_FIRST: Final = "1"  # the process that every pid namespace has
 _LINK: Final = "socket:["  # what the link of a socket's descriptor says, then the inode and a bracket
 
 
@@ -106,10 +107,15 @@ def glance(inode: int, known: Mapping[int, int], proc: str = PROC) -> Process | 
 
 
 def has_neighbours(uid: int, proc: str = PROC) -> bool:
-    """Whether a person other than the user `uid` runs anything here; system accounts are no persons."""
+    """Whether a person other than the user `uid` runs anything here; system accounts are no persons.
+
+    True as well where /proc does not show others' processes (proc(5), hidepid), which shows by the first being missing.
+    """
     try:
         pids = [name for name in os.listdir(proc) if name.isdigit()]
     except OSError:
+        return True
+    if _FIRST not in pids:
         return True
     for pid in pids:
         try:

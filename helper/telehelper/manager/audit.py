@@ -39,7 +39,8 @@ class AuditLog:
             self._left_out += 1
             return
         self._room -= 1
-        self._lines.append(line)
+        # Reasons may come from elsewhere: none may begin a line of its own, or steer a terminal.
+        self._lines.append(line if line.isprintable() else "".join(map(_visible, line)))
         if len(self._lines) > 1:
             return
         try:
@@ -59,3 +60,7 @@ class AuditLog:
         with contextlib.suppress(OSError):
             while data:
                 data = data[os.write(self._fd, data) :]
+
+
+def _visible(char: str) -> str:
+    return char if char.isprintable() else char.encode("unicode_escape").decode()

@@ -34,7 +34,8 @@ METADATA: Final = frozenset(
         ),
     )
 )
-NAT64: Final = ip_network("64:ff9b::/96")  # RFC 6052 §2.1: the last 32 bits are an IPv4 address
+# The last 32 bits are an IPv4 address: RFC 6052 §2.1, and within networks RFC 8215 (as it is mostly cut, in /96)
+NAT64: Final = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
 
 
 class DialRules:
@@ -88,7 +89,9 @@ def embedded(dst: Address) -> Address | None:
     """Return the IPv4 address that an IPv6 one stands for, if it does."""
     if not isinstance(dst, IPv6Address):
         return None
-    return ip_address(int(dst) & 0xFFFFFFFF) if dst in NAT64 else dst.ipv4_mapped
+    if any(dst in network for network in NAT64):
+        return ip_address(int(dst) & 0xFFFFFFFF)
+    return dst.ipv4_mapped or dst.sixtofour
 
 
 def is_own(dst: Address) -> bool:

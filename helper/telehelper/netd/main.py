@@ -65,6 +65,7 @@ from telehelper.netd.vif import open_vif
 
 # sysexits.h; never 1, which is what sudo exits with when it does not run us
 EX_OK, EX_PROTOCOL, EX_CONFIG = 0, 76, 78
+ANSWER_PATIENCE = 5  # seconds that the other side may leave its answers unread, while we hear and see nothing
 
 
 def log(text: str, fd: int = 2) -> None:
@@ -80,6 +81,7 @@ def adopt(fd: int) -> socket.socket:
         found = socket.socket(fileno=os.dup(fd))
         if (found.family, found.type) == (socket.AF_UNIX, socket.SOCK_STREAM):
             found.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", ANSWER_PATIENCE, 0))
             os.dup2(os.open(os.devnull, os.O_RDONLY), fd)
             return found
         found.close()
@@ -88,7 +90,8 @@ def adopt(fd: int) -> socket.socket:
 
 def hear(sock: socket.socket) -> tuple[bytes, int]:
     """Receive bytes and the id of the process that sent them, 0 if we cannot see it; descriptors are not taken."""
-    data, notes, _, _ = sock.recvmsg(65536, socket.CMSG_SPACE(12))  # struct ucred of unix(7): pid, uid, gid
+    # Not waited for: somebody with a copy of our end may have read what select() saw. struct ucred of unix(7): pid, uid, gid
+    data, notes, _, _ = sock.recvmsg(65536, socket.CMSG_SPACE(12), socket.MSG_DONTWAIT)
     pids = [struct.unpack("3i", note)[0] for _, kind, note in notes if kind == socket.SCM_CREDENTIALS]
     return data, pids[0] if pids else 0
 
@@ -130,7 +133,7 @@ def serve(sock: socket.socket, monitor: Monitor, wake: int, say: Log = log) -> i
     except ControlError as error:
         say(f"giving up: {error}")
         return EX_PROTOCOL
-    except OSError as error:  # the data plane went away between request and answer
+    except OSError as error:  # the data plane went away between request and answer, or does not take it
         say(f"the data plane is gone: {error.strerror}")
         return EX_OK
 

@@ -27,9 +27,8 @@ LOOPBACK_INDEX: Final = 1  # `lo` is the first interface of every network namesp
 # Networks for benchmarks, which no real network uses: RFC 2544 §C.2.2 and RFC 5180 §8.
 HOST_POOLS: Final = (ip_network("198.18.0.0/15"), ip_network("2001:2::/48"))
 SHORTEST: Final = {4: 8, 6: 16}  # prefix length; a shorter one is a part of the Internet, not a cluster
-WIDEST: Final = (
-    3  # prefix length that --allow-wide permits, an eighth of all addresses; never a default route
-)
+# Prefix length that --allow-wide permits, an eighth of all addresses; never a default route
+WIDEST: Final = 3
 
 # RFC 6890's special prefixes that must stay the machine's own: "this network", loopback, link-local (cloud
 # metadata lives there), multicast, reserved; and ::/8, which has the IPv6 loopback and the IPv4-mapped addresses.

@@ -31,6 +31,9 @@ def shed() -> None:  # pragma: no cover  # shrinks its own process; see tests/ne
     os.chdir("/")  # the caller's directory may be on a mount that must be free to go
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    # What sudo hands on of its caller's: a guardian could not be reaped, SIGTERM not come
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for what, most in LIMITS:
         resource.setrlimit(what, (most, most))
 
@@ -42,9 +45,8 @@ def drop() -> None:  # pragma: no cover  # as above
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     for number in range(64):
         libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
-    kept = (
-        effective_capabilities() & 1 << CAP_NET_ADMIN
-    )  # asking for more than there is would fail, and keep all
+    # Asking for more than there is would fail, and keep all.
+    kept = effective_capabilities() & 1 << CAP_NET_ADMIN
     # The low words of effective, permitted and inheritable, then the high ones.
     sets = struct.pack("=6I", kept, kept, 0, 0, 0, 0)
     if libc.capset(struct.pack("=Ii", CAPABILITY_VERSION_3, 0), sets):

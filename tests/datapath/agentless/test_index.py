@@ -263,3 +263,12 @@ def test_nodes_are_known_by_pods_on_their_network_also_when_those_have_gone() ->
     assert index.node_at(ip_address("10.0.0.1")) == ""
     index.remove(Pod, Key("shop", "proxy-0"))
     assert index.node_at(ip_address("192.0.2.1")) == "n1"
+
+
+def test_addresses_of_nodes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "MAX_NODES", 2)
+    index = Index()
+    for number in range(5):
+        address = ip_address(f"192.0.2.{number}")
+        index.put(Pod(Key("kube-system", f"proxy-{number}"), (address,), is_on_host=True, node=f"n{number}"))
+    assert [index.node_at(ip_address(f"192.0.2.{number}")) for number in range(5)] == ["", "", "", "n3", "n4"]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from telehelper.datapath.agentless.objects import Address, ServicePort
 
 MAX_OBJECTS: Final = 20_000  # of each kind; some 30 MiB in all
+MAX_NODES: Final = 50_000  # addresses of nodes; forgotten beyond, and learnt again
 
 _Object = TypeVar("_Object", Service, EndpointSlice, Pod)
 
@@ -98,6 +99,8 @@ class Index:
             case Pod():
                 if self._store(self._pods, item):
                     if item.is_on_host:
+                        if len(self._node_at) > MAX_NODES:  # no cluster has so many
+                            self._node_at.clear()
                         self._node_at.update(dict.fromkeys(item.addresses, item.node))
                     else:
                         self._point(self._pod_at, item.key, item.addresses)
