@@ -81,10 +81,11 @@ DRILLS: Final = (
     Drill("SIGSTOP netd", "disconnect", "disconnect returns; netd undoes as soon as it goes on", 25.0),
     # --- the way to the cluster
     Drill("carriers cut", "run", "the open connection is reset; reconnected by itself", 10.0, group="carriers"),
-    Drill("carriers frozen", "run", "the open connection is reset; reconnected by itself on new ones", 20.0, group="carriers"),
+    Drill("carriers frozen", "run", "the open connection is reset, state reconnecting; connected again when it is over", 10.0, group="carriers"),
     Drill("carriers at 1 KB/s", "run", "answers come, slowly and right; the connection is not given up", 30.0, group="carriers"),
     Drill("carriers one byte at a time", "run", "answers come, right", 15.0, group="carriers"),
     Drill("carriers corrupted", "run", "TLS finds it: the open connection is reset; reconnected by itself", 20.0, group="carriers"),
+    Drill("carriers corrupted by the API server", "run", "the tunnel finds it: the open connection is reset, state reconnecting; connected again when it is over", 20.0, group="carriers"),
     # --- the machine
     Drill("TUN deleted by hand", "run", "the next command says that the device failed; connecting works again", 10.0),
     Drill("link set down by hand", "run", "the next command says that the device failed; connecting works again", 10.0),
