@@ -8,7 +8,10 @@ import pytest
 from telehelper import errors
 from telehelper.errors import (
     CidrConflict,
+    ClusterError,
     ConnectTimeout,
+    HelperLost,
+    KubeconfigError,
     LocalProtocolError,
     SudoDenied,
     TelemagicError,
@@ -43,6 +46,14 @@ def test_an_unknown_slug_keeps_its_text() -> None:
     again = from_wire("of-a-newer-version", "what", "do", {})
     assert type(again) is TelemagicError
     assert (str(again), again.hint) == ("what", "do")
+
+
+# A kubeconfig is read before anything happens; what is wrong with it is told with what to do about just that.
+@pytest.mark.parametrize(
+    "cls", [cls for cls in (HelperLost, *tree(ClusterError)) if cls not in (ClusterError, KubeconfigError)]
+)
+def test_what_can_happen_at_any_moment_always_has_a_hint(cls: type[TelemagicError]) -> None:
+    assert cls("it has just gone").hint
 
 
 @pytest.fixture

@@ -271,6 +271,9 @@ class ManagerUnavailable(ClusterError):
     """There is no traffic manager in the cluster, or none is ready."""
 
     slug = "manager-unavailable"
+    default_hint = (
+        "%tele connect again; or look at it: kubectl get pods -A -l app.kubernetes.io/name=telemagic-manager"
+    )
 
 
 class ManagerUntrusted(ClusterError):

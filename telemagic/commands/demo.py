@@ -31,6 +31,12 @@ break   make something fail, to see what happens: demo break FAULT, where FAULT 
         forbid             nobody may do --verb VERB with --resource RESOURCE
         manager-killed     the manager's process is killed
         pod-deleted        the pods of --app APP are deleted, and new ones take their place
+        manager-frozen     the manager's process stands still
+        carriers-cut       all port-forwards are broken: control connection and carriers
+        carriers-frozen    nothing passes through port-forwards any more, and nobody is told
+        carriers-slow      1 KB/s passes through each port-forward
+        carriers-corrupt   bytes are changed on their way
+        carriers-dribble   bytes pass one by one
         clear              all of it is over"""
 KINDS = "kubeadm, kubeadm-old, k3s, eks, gke, aks, calico, cilium, openshift, dual-stack"
 _KIND = f"up: show its networks as this kind of cluster does: {KINDS}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
@@ -75,7 +76,7 @@ class ApiServer:
     faults
         What goes wrong at the moment.
     forward
-        Copies bytes between an upgraded request and ports of a pod.
+        Copies bytes between an upgraded request and ports of a pod, in place of what does.
     """
 
     def __init__(
@@ -88,9 +89,7 @@ class ApiServer:
         services: Sequence[Network] = (),
         missing: Collection[str] = (),
         faults: Faults | None = None,
-        forward: Callable[
-            [web.Request, Pod, Sequence[int]], Awaitable[web.StreamResponse]
-        ] = portforward.serve,
+        forward: Callable[[web.Request, Pod, Sequence[int]], Awaitable[web.StreamResponse]] | None = None,
     ) -> None:
         self._store = store
         self._pods = pods
@@ -98,7 +97,7 @@ class ApiServer:
         self._version = version
         self._release = release_of(version)
         self._faults = faults or Faults()
-        self._forward_to = forward
+        self._forward_to = forward or partial(portforward.serve, passage=self._faults.passage)
         self.kinds = Kinds(missing, lambda: store.list(KIND["customresourcedefinitions"]))
         self.authorizer = Authorizer(lambda plural: store.list(KIND[plural]))
         self.writer = Writer(store, self.authorizer, ServiceAddresses(services, self._release))

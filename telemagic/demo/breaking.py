@@ -9,8 +9,9 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any, Final
 
-from telemagic.demo.faults import LASTING, NAMES
+from telemagic.demo.faults import LASTING, NAMES, PASSAGE
 from telemagic.demo.kinds import KIND, Target
+from telemagic.demo.passage import CUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,9 +68,12 @@ class Breaker:
             case "token-renewed":
                 self._renew_tokens()
             case "manager-killed":
-                self._kill_managers()
+                self._signal_managers(signal.SIGKILL)
             case "pod-deleted":
                 self._delete_pods(options["app"])
+            case _ if name == CUT:
+                if not self._faults.passage.cut():
+                    raise ValueError("no port is forwarded")
             case "clear":
                 await self._clear()
             case _:
@@ -77,10 +81,12 @@ class Breaker:
                 self._mend_later(name, options, seconds)
 
     async def close(self) -> None:
-        """Forget what was to be mended."""
+        """Let go on what stands still, and forget what else was to be mended."""
         for task in self._mending.values():
             task.cancel()
         await asyncio.gather(*self._mending.values(), return_exceptions=True)
+        self._faults.passage.clear()
+        self._signal_managers(signal.SIGCONT)
 
     async def _switch(self, name: str, options: Options, *, is_on: bool) -> None:
         match name:
@@ -99,6 +105,10 @@ class Breaker:
             case "forbid":
                 change = self._faults.forbid if is_on else self._faults.allow
                 change(options["verb"], options["resource"])
+            case "manager-frozen":
+                self._signal_managers(signal.SIGSTOP if is_on else signal.SIGCONT)
+            case _ if name in PASSAGE:
+                self._faults.passage.switch(name, is_on=is_on)
 
     def _mend_later(self, name: str, options: Options, seconds: float) -> None:
         key = (name, *(str(options.get(option)) for option in _TEXTS.get(name, ())))
@@ -117,13 +127,13 @@ class Breaker:
         self._faults.clear()
         await self._api.listeners.resume()
 
-    def _kill_managers(self) -> None:
+    def _signal_managers(self, number: signal.Signals) -> None:
         pids = [pod.pid for pod in self._node.pods_of(MANAGER) if pod.pid]
-        if not pids:
+        if not pids and number != signal.SIGCONT:  # one that has gone need not go on
             raise ValueError("no manager is running")
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
 
     def _delete_pods(self, app: str) -> None:
         items = list(self._node.items_of(app))

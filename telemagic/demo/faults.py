@@ -12,6 +12,12 @@ token-renewed       they are replaced by new ones, in the kubeconfigs and in the
 forbid              nobody may do `verb` with `resource` (`*` for all)
 manager-killed      the manager's process gets SIGKILL
 pod-deleted         the pods of `app` are deleted
+manager-frozen      the manager's process gets SIGSTOP, and SIGCONT when it is over
+carriers-cut        all port-forwards are broken, those of the control connection and of carriers
+carriers-frozen     nothing passes through them any more, new ones included, and nobody is told
+carriers-slow       1 KB/s passes through each of them, either way
+carriers-corrupt    each byte that passes becomes another one
+carriers-dribble    bytes pass one by one
 clear               all of it is over
 ==================  =================================================================================================
 """
@@ -21,6 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from telemagic.demo.passage import CORRUPT, CUT, DRIBBLE, FROZEN, SLOW, Passage
 from telemagic.demo.rbac import refusal
 from telemagic.demo.refusals import Refused, forbidden
 
@@ -28,8 +35,12 @@ if TYPE_CHECKING:
     from telemagic.demo.kinds import Target
     from telemagic.demo.rbac import Attributes, User
 
-LASTING: Final = ("api-stop", "api-html", "api-truncated", "websocket-refused", "token-expired", "forbid")
-AT_ONCE: Final = ("token-renewed", "manager-killed", "pod-deleted")
+PASSAGE: Final = (FROZEN, SLOW, CORRUPT, DRIBBLE)
+LASTING: Final = (
+    *("api-stop", "api-html", "api-truncated", "websocket-refused", "token-expired", "forbid"),
+    *("manager-frozen", *PASSAGE),
+)
+AT_ONCE: Final = ("token-renewed", "manager-killed", "pod-deleted", CUT)
 NAMES: Final = (*LASTING, *AT_ONCE, "clear")
 PAGE: Final = """\
 <!DOCTYPE html>
@@ -55,6 +66,8 @@ class Faults:
         Whether `api-html`, `api-truncated` and `websocket-refused` are on.
     expired
         Tokens that were known and are not any more.
+    passage
+        The way of port-forwards.
     """
 
     def __init__(self) -> None:
@@ -62,6 +75,7 @@ class Faults:
         self.truncated = False
         self.no_upgrade = False
         self.expired: set[str] = set()
+        self.passage = Passage()
         self._forbidden: set[Forbidden] = set()
 
     def forbid(self, verb: str, resource: str) -> None:
@@ -76,6 +90,7 @@ class Faults:
         """End all of them."""
         self.page = self.truncated = self.no_upgrade = False
         self.expired.clear()
+        self.passage.clear()
         self._forbidden.clear()
 
     def is_forbidden(self, asked: Attributes) -> bool:

@@ -14,6 +14,7 @@ import contextlib
 import os
 import socket
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import WSMsgType, web
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from telemagic.demo.kubelet import Pod
+    from telemagic.demo.passage import Passage
 
 PROTOCOL: Final = "v4.channel.k8s.io"
 _EOF_GRACE: Final = 1.0  # seconds; containerd's internal/cri/server/sandbox_portforward_linux.go
@@ -59,15 +61,22 @@ def offers_protocol(request: web.Request) -> bool:
 class _Forward:
     """One forwarded port: its channels and its connection into the pod."""
 
-    def __init__(self, web_socket: web.WebSocketResponse, pod: Pod, channel: int, port: int) -> None:
+    def __init__(
+        self, web_socket: web.WebSocketResponse, pod: Pod, passage: Passage, channel: int, port: int
+    ) -> None:
         self._web_socket = web_socket
         self._pod = pod
+        self._passage = passage
         self._channel = bytes([channel])
         self._error_channel = bytes([channel + 1])
         self._port = port
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
         self._dialled = self._loop.create_future()
+
+    def announcements(self) -> list[bytes]:
+        """Return the first message of each channel."""
+        return [_ANNOUNCEMENT.pack(*channel, self._port) for channel in (self._channel, self._error_channel)]
 
     async def run(self) -> None:
         """Dial, then copy to the client until the application ends, and wait out the grace."""
@@ -81,7 +90,10 @@ class _Forward:
             return
         try:
             while data := await self._loop.sock_recv(self._socket, _READ):
-                await self._web_socket.send_bytes(self._channel + data)
+                if self._passage.faults:
+                    await self._passage.carry(memoryview(data), self._send)
+                else:
+                    await self._web_socket.send_bytes(self._channel + data)
         except ConnectionResetError:
             return  # of either side; the client cannot be told more than that it is over
         await asyncio.sleep(_EOF_GRACE)
@@ -91,12 +103,18 @@ class _Forward:
         await self._dialled
         if self._socket is not None:
             with contextlib.suppress(ConnectionError):
-                await self._loop.sock_sendall(self._socket, data)
+                if self._passage.faults:
+                    await self._passage.carry(data, partial(self._loop.sock_sendall, self._socket))
+                else:
+                    await self._loop.sock_sendall(self._socket, data)
 
     def close(self) -> None:
         """Close the connection into the pod."""
         if self._socket is not None:
             self._socket.close()
+
+    async def _send(self, data: memoryview | bytes) -> None:
+        await self._web_socket.send_bytes(self._channel + data)
 
     async def _dial(self) -> tuple[socket.socket | None, str]:
         reasons = []
@@ -123,22 +141,32 @@ class _Forward:
         )
 
 
-async def serve(request: web.Request, pod: Pod, ports: Sequence[int]) -> web.WebSocketResponse:
+async def serve(
+    request: web.Request, pod: Pod, ports: Sequence[int], passage: Passage
+) -> web.WebSocketResponse:
     """Forward ports of a pod over one WebSocket until either side ends."""
     web_socket = web.WebSocketResponse(
         protocols=(PROTOCOL,), compress=False, max_msg_size=_LARGEST_MESSAGE, timeout=_CLOSE_TIMEOUT
     )
     await web_socket.prepare(request)
-    forwards = [_Forward(web_socket, pod, 2 * i, port) for i, port in enumerate(ports)]
-    for i, port in enumerate(ports):
-        await web_socket.send_bytes(_ANNOUNCEMENT.pack(2 * i, port))
-        await web_socket.send_bytes(_ANNOUNCEMENT.pack(2 * i + 1, port))
+    with passage.using(request.transport):
+        await passage.thaw()
+        await _forward(
+            web_socket, [_Forward(web_socket, pod, passage, 2 * i, port) for i, port in enumerate(ports)]
+        )
+        await passage.thaw()  # the close is a message, too
+        await web_socket.close(code=1000)
+    return web_socket
+
+
+async def _forward(web_socket: web.WebSocketResponse, forwards: Sequence[_Forward]) -> None:
+    for forward in forwards:
+        for announcement in forward.announcements():
+            await web_socket.send_bytes(announcement)
     with contextlib.ExitStack() as connections:
         for forward in forwards:
             connections.callback(forward.close)
         await _copy(web_socket, forwards)
-    await web_socket.close(code=1000)
-    return web_socket
 
 
 async def _copy(web_socket: web.WebSocketResponse, forwards: Sequence[_Forward]) -> None:

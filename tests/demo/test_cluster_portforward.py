@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 import yaml
+from telehelper.errors import UsageError
 
-from tests.demo.clusters import open_files, pod_pids, settled, wait_until
+from tests.demo.clusters import GONE_WITHIN, open_files, pod_pids, processes, settled, start, wait_until
 from tests.demo.test_cluster_api import trust
 
 if TYPE_CHECKING:
@@ -235,5 +236,113 @@ def test_a_client_that_says_goodbye_and_then_hangs_closes_the_pods_side(demo: De
             await web_socket._writer.close()  # the message alone; the connection stays
             assert await asyncio.to_thread(wait_until, lambda: pod_sockets() == 0, GONE)
             transport_of(web_socket).abort()
+
+    asyncio.run(run())
+
+
+# --- broken on purpose -------------------------------------------------------------------------------------------
+
+REQUEST = b"\x00GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def announced(web_socket: aiohttp.ClientWebSocketResponse) -> None:
+    for _ in range(2):
+        assert len(await web_socket.receive_bytes()) == 3
+
+
+def test_a_frozen_one_is_silent_old_or_new_and_goes_on(demo: Demo) -> None:
+    async def run() -> None:
+        async with forward(demo, "?ports=8000") as old:
+            await announced(old)
+            demo.fault("carriers-frozen")
+            async with forward(demo, "?ports=8000") as new:
+                await old.send_bytes(REQUEST)
+                for each in (old, new):
+                    with pytest.raises(TimeoutError):
+                        await each.receive_bytes(timeout=0.2)
+                demo.fault("clear")
+                await announced(new)
+                assert b"200 OK" in await old.receive_bytes(timeout=GONE)
+
+    asyncio.run(run())
+
+
+def test_a_frozen_one_whose_client_goes_leaves_nothing(demo: Demo) -> None:
+    async def run() -> None:
+        async with forward(demo, "?ports=8000") as web_socket:
+            await announced(web_socket)
+            demo.fault("carriers-frozen", seconds=30)
+            await web_socket.send_bytes(REQUEST)
+            transport_of(web_socket).abort()
+
+    asyncio.run(run())
+    try:
+        assert wait_until(lambda: pod_sockets() == 0, GONE), pod_sockets()
+    finally:
+        demo.fault("clear")
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_right"), [("carriers-slow", True), ("carriers-dribble", True), ("carriers-corrupt", False)]
+)
+def test_what_comes_through_a_bad_one(demo: Demo, fault: str, is_right: bool) -> None:
+    async def run() -> None:
+        async with forward(demo, "?ports=8000") as web_socket:
+            await announced(web_socket)
+            demo.fault(fault, seconds=30)
+            await web_socket.send_bytes(REQUEST)
+            first = (await web_socket.receive_bytes(timeout=GONE))[1:]
+            assert first
+            assert b"HTTP/1.1 200 OK".startswith(first[:15]) is is_right, first
+
+    try:
+        asyncio.run(run())
+    finally:
+        demo.fault("clear")
+
+
+def test_all_are_cut_if_there_are_some(demo: Demo) -> None:
+    async def run() -> None:
+        async with forward(demo, "?ports=8000") as one, forward(demo, "?ports=8000") as other:
+            for web_socket in (one, other):
+                await announced(web_socket)
+            demo.fault("carriers-cut")
+            for web_socket in (one, other):
+                message = await web_socket.receive(timeout=GONE)
+                assert message.type is not aiohttp.WSMsgType.BINARY
+                assert message.data != 1000  # no goodbye
+
+    asyncio.run(run())
+    assert wait_until(lambda: pod_sockets() == 0, GONE), pod_sockets()
+    with pytest.raises(UsageError, match="no port is forwarded"):
+        demo.fault("carriers-cut")
+
+
+def test_a_frozen_manager_goes_on_by_itself_or_when_told(demo: Demo) -> None:
+    (pid,) = pod_pids(Path(os.environ["TELEMAGIC_RUNTIME_DIR"]), "telehelper.manager")
+
+    def is_frozen() -> bool:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+    demo.fault("manager-frozen", seconds=0.3)
+    assert wait_until(is_frozen, GONE)
+    assert wait_until(lambda: not is_frozen(), GONE)
+    demo.fault("manager-frozen")
+    assert wait_until(is_frozen, GONE)
+    demo.fault("clear")
+    assert wait_until(lambda: not is_frozen(), GONE)
+
+
+def test_a_demo_that_ends_while_all_is_frozen_leaves_nothing(runtime: Path) -> None:
+    own = start(owned=True)
+
+    async def run() -> None:
+        async with forward(own, "?ports=8000") as web_socket:
+            await announced(web_socket)
+            for fault in ("carriers-frozen", "manager-frozen"):
+                own.fault(fault)
+            await web_socket.send_bytes(REQUEST)
+            own.close()
+            assert await asyncio.to_thread(wait_until, lambda: not processes(runtime), GONE_WITHIN)
 
     asyncio.run(run())

@@ -62,11 +62,13 @@ def test_clearing_ends_everything() -> None:
     found = Faults()
     found.page = found.truncated = found.no_upgrade = True
     found.expired.add("t")
+    found.passage.switch("carriers-frozen", is_on=True)
     found.forbid("*", "*")
     found.clear()
     found.check(Target(KIND["nodes"]), LIST_NODES, ALICE)
     found.check_upgrade()
     assert (found.page, found.shorten(b"1234"), found.expired) == (False, b"1234", set())
+    assert found.passage.faults == set()
 
 
 def test_half_of_an_answer_gets_through_and_no_websocket() -> None:
@@ -87,6 +89,10 @@ def test_half_of_an_answer_gets_through_and_no_websocket() -> None:
         ("forbid", {"verb": "get", "resource": "*", "seconds": 2}, 2),
         ("pod-deleted", {"app": "web"}, 0),
         ("token-renewed", {}, 0),
+        ("manager-frozen", {"seconds": 3}, 3),
+        ("carriers-frozen", {"seconds": 1.5}, 1.5),
+        ("carriers-slow", {}, 0),
+        ("carriers-cut", {}, 0),
         ("clear", {}, 0),
     ],
 )
@@ -104,6 +110,8 @@ def test_right_options(name: str, options: dict[str, Any], seconds: float) -> No
         ("pod-deleted", {}, "needs app"),
         ("pod-deleted", {"app": "x", "seconds": 1}, "has no seconds"),
         ("clear", {"seconds": 1}, "has no seconds"),
+        ("carriers-cut", {"seconds": 1}, "has no seconds"),
+        ("carriers-frozen", {"app": "x"}, "has no app"),
         ("api-stop", {"verb": "get"}, "has no verb"),
         ("api-stop", {"seconds": -1}, "-1 is no number of seconds"),
         ("api-stop", {"seconds": float("inf")}, "no number of seconds"),

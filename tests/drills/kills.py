@@ -47,6 +47,8 @@ def of_a_helper(drill: Drill, stage: Stage) -> None:
         stage.check_lost()
     elif drill.phase == "disconnect":
         assert answer.error in ("", "HelperLost"), answer
+    elif answer.value == "'connected'" and (drill.fault, drill.phase) == ("kill -9 netd", "ready"):
+        stage.check_lost()
     else:
         answer.check_error("HelperLost")
     stage.clean(drill.within)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 import traceback
 from functools import partial
@@ -12,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.drills import carriers, faults, kills
-from tests.drills.stage import PATIENCE, Stage, eventually, own_runtime, say, timed
+from tests.drills.stage import Stage, own_runtime, say
 from tests.drills.table import DRILLS
-from tests.soak.looking import manager
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,30 +21,10 @@ if TYPE_CHECKING:
     from tests.drills.table import Drill
 
 
-def stopped_manager(drill: Drill, stage: Stage) -> None:
-    """Its pod lives, and says nothing."""
-    stage.connect()
-    stage.kernel.start("hang()")
-    assert stage.kernel.line() == "open"
-    pid = manager()
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        with timed(drill.within):
-            answer = stage.kernel.answer(PATIENCE)
-        assert answer.value == "'ConnectionResetError'", answer
-        assert stage.kernel.run("tele.status.state").value == "'reconnecting'"
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    eventually(
-        lambda: stage.kernel.run("tele.status.state").value == "'connected'", drill.within, "connected again"
-    )
-    stage.works(drill.within)
-    stage.disconnect()
-    stage.clean(5.0)
-
-
 def body_of(drill: Drill, demo: Demo) -> Callable[[Drill, Stage], None]:
     """Return what plays a drill."""
+    if drill.fault in carriers.FAULTS:
+        return partial(carriers.of_the_demo, demo=demo)
     match drill.group:
         case "kernel":
             return kills.of_the_kernel
@@ -54,11 +32,15 @@ def body_of(drill: Drill, demo: Demo) -> Callable[[Drill, Stage], None]:
             return kills.of_a_helper
         case "sweeper":
             return kills.of_a_watcher
-        case "manager" | "API server" if drill.fault != "SIGSTOP manager":
+        case "manager" | "API server":
             return partial(kills.of_the_far_side, demo=demo)
-        case "manager":
-            return stopped_manager
     return {**faults.BODIES, **carriers.BODIES}[drill.fault]
+
+
+def mend(demo: Demo) -> None:
+    """Leave the cluster to the next drill as that one expects it, after one that has failed somewhere."""
+    demo.fault("clear")
+    kills.wait_for_the_manager(demo)
 
 
 def play(names: list[str]) -> None:
@@ -75,5 +57,6 @@ def play(names: list[str]) -> None:
             except (Exception, KeyboardInterrupt):
                 failure = traceback.format_exc()
                 stage.close()
+                mend(demo)
             say(json.dumps({"name": drill.name, "seconds": time.monotonic() - began, "failure": failure}))
         stage.close()

@@ -24,7 +24,6 @@ SHARED: Final = {
     "netd",
     "sweeper",
     "faults",
-    "carriers",
 }  # these leave the cluster alone
 
 

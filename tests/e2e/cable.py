@@ -40,6 +40,7 @@ class Line:
         self._near = near
         self.flowing = asyncio.Event()
         self.flowing.set()
+        self.is_corrupt = False  # what comes down is not what was sent
 
     def cut(self) -> None:
         """Break it, as a load balancer does that forgets a connection."""
@@ -74,6 +75,11 @@ class Cable:
                 line.flowing.set()
                 line.cut()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def corrupt(self) -> None:
+        """Change bytes that come down the connections there are."""
+        for line in self.lines:
+            line.is_corrupt = True
 
     def carrying(self, least: int) -> list[Line]:
         """The open connections through which at least so many bytes went up."""
@@ -131,6 +137,8 @@ class Cable:
             while data := await far.receive():
                 await line.flowing.wait()
                 line.down += len(data)
+                if line.is_corrupt:
+                    data = bytes([data[0] ^ 1, *data[1:]])
                 writer.write(data)
                 await writer.drain()
 

@@ -35,7 +35,7 @@ def broken(demo: Demo, fault: str, **options: str) -> Iterator[None]:
         demo.fault("clear")
 
 
-def refusal(kind: str, *words: str, kubeconfig: Path | None = None) -> None:
+def refusal(kind: str, *words: str, kubeconfig: Path | None = None, **options: Any) -> None:
     """Connecting fails soon, with an error of this kind that has these words and a hint, in one line each."""
     from telehelper.errors import TelemagicError
 
@@ -43,7 +43,7 @@ def refusal(kind: str, *words: str, kubeconfig: Path | None = None) -> None:
 
     began = time.monotonic()
     with pytest.raises(TelemagicError) as caught:
-        telemagic.connect(kubeconfig=kubeconfig, via="manager")
+        telemagic.connect(kubeconfig=kubeconfig, via="manager", **options)
     assert time.monotonic() - began < SOON
     error = caught.value
     assert type(error).__name__ == kind, repr(error)
@@ -83,6 +83,31 @@ def break_it(demo: Demo) -> None:
         refusal("CredentialsRefused", "may not list pods in namespace 'telemagic'", "cannot be found")
     with broken(demo, "api-stop"):
         refusal("ApiServerUnavailable", "Connection refused")
+
+
+@inside(timeout=90)
+def test_what_is_frozen_for_a_moment_goes_on_and_nothing_is_lost() -> None:
+    import socket
+
+    import telemagic
+    from telemagic.demo import client
+
+    untouched = Untouched()
+    with client.find() as demo:
+        with telemagic.connect() as tele, socket.create_connection(("tally.shop", 7000), timeout=15) as sock:
+            tally = sock.getpeername()[:2]
+            for fault in ("carriers-frozen", "manager-frozen"):
+                with broken(demo, fault):
+                    sock.sendall(b"some bytes")
+                    with pytest.raises(TimeoutError):
+                        socket.create_connection(tally, timeout=0.5)
+                socket.create_connection(tally, timeout=SOON).close()
+            sock.shutdown(socket.SHUT_WR)
+            assert b'"count": 20' in sock.recv(1000)
+            assert (tele.status.state, tele.status.last_error) == ("connected", "")
+        with broken(demo, "carriers-frozen"):  # and connecting does not hang
+            refusal("ConnectTimeout", "2 s", timeout=2)
+    untouched.check()
 
 
 # --- credentials ---------------------------------------------------------------------------------------------------

@@ -8,8 +8,11 @@ from pathlib import Path
 
 
 def parent(pid: int) -> int:
-    """Pid of the process that started it."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    """Pid of the process that started it; 0 if it is gone, as another cluster's may be at any moment."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return 0
 
 
 def manager() -> int:
