@@ -161,7 +161,9 @@ class Dashboard(anywidget.AnyWidget):
 
     def summary(self) -> Card:
         """Return what was told last as a card that needs nothing live."""
-        return summary(self._record.read(), over="disconnected" if self.over else "")
+        return summary(
+            self._record.read(), over=self.over.get("state", ""), reason=self.over.get("reason", "")
+        )
 
     def close(self) -> None:
         """End it: no view is told anything any more."""

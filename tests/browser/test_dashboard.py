@@ -352,4 +352,4 @@ def demo_journey() -> None:
         found.picture("dashboard-demo")
         found.run("%tele disconnect")
         board.wait_for(state="detached")
-        assert "Was connected to demo" in " ".join(found.cells()[1]["text"].split())
+        assert "Disconnected from demo" in " ".join(found.cells()[1]["text"].split())

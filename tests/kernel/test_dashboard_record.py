@@ -136,9 +136,23 @@ def test_summary_of_busy_traffic() -> None:
 
 
 def test_summary_of_what_is_over() -> None:
-    card = summary(json.loads(Traffic(flows=3).snapshot()), over="disconnected")
-    assert card.text.startswith("Was connected to staging-eu")
-    assert "disconnected" in card.text
+    card = summary(json.loads(Traffic(flows=3).snapshot()), over="closed")
+    assert card.text.startswith("Disconnected from staging-eu")
+    assert "Lost" not in card.text
+
+
+def test_summary_of_what_was_lost() -> None:
+    card = summary(json.loads(Traffic(flows=3).snapshot()), over="lost", reason="the helper has ended")
+    assert card.text.startswith("Connection lost to staging-eu")
+    assert "Lost         the helper has ended" in card.text
+    assert "the helper has ended" in card.html
+
+
+def test_the_tunnel_has_no_failures_of_its_own() -> None:
+    told = json.loads(Traffic(flows=80, failing=40).snapshot())
+    lines = summary(told).text.splitlines()
+    (tunnel,) = (line for line in lines if line.startswith("    tunnel "))
+    assert len(tunnel.split()) == 6, tunnel  # tunnel 2 ms (p99 3 ms)
 
 
 def test_summary_of_nothing() -> None:
