@@ -141,6 +141,12 @@ _WORDS: Final = {
 }
 
 
+def word_of(state: str) -> str:
+    """Return what stands before the context's name."""
+    word = _WORDS.get(state, f"{state} to")
+    return word[:1].upper() + word[1:]
+
+
 def _compact(status: Status) -> list[tuple[str, str]]:
     device = _join(status.device, status.address, status.address_v6)
     return [("Device", device), ("Names", _dns(status))]
@@ -153,8 +159,7 @@ def _status(
     notices: Sequence[str],
     figures: Sequence[tuple[str, str]] = (),
 ) -> Card:
-    word = _WORDS.get(status.state, f"{status.state} to")
-    word = word[:1].upper() + word[1:]
+    word = word_of(status.state)
     shown = [(name, value) for name, value in facts if value]
     said = [*dict.fromkeys((*status.notices, *notices))]
     html = banner(status.context) + head(

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 # What people look for comes first: a notebook shows about ten columns without scrolling.
 FLOW_SCHEMA: Final = (
     Column("flow", "flow", "Int64", meaning="number of the flow"),
-    Column("protocol", "protocol", "category", meaning="TCP, UDP or ICMP"),
     Column(
         "service",
         "service",
@@ -32,15 +31,16 @@ FLOW_SCHEMA: Final = (
     ),
     Column("dport", "dport", "Int64", meaning="port of the service"),
     Column("state", "state", "category", meaning="of the near side, as in RFC 9293; OPEN for datagrams"),
+    Column("cell", "cell", "Int64", meaning="In[n] that ran there then"),
+    milliseconds("connect_ms", "connect", "from the SYN until the service has answered"),
+    milliseconds("first_byte_ms", "first_byte", "from then to the first byte from the cluster"),
+    Column("bytes_up", "bytes_up", "Int64", "bytes", meaning="towards the cluster"),
+    Column("bytes_down", "bytes_down", "Int64", "bytes", meaning="from the cluster"),
+    Column("process", "process", "category", meaning="name of the process that owns the socket"),
     Column(
         "notebook", "notebook", "category", meaning="whose kernel opened it, or a process that it started"
     ),
-    Column("cell", "cell", "Int64", meaning="In[n] that ran there then"),
-    Column("process", "process", "category", meaning="name of the process that owns the socket"),
-    Column("bytes_up", "bytes_up", "Int64", "bytes", meaning="towards the cluster"),
-    Column("bytes_down", "bytes_down", "Int64", "bytes", meaning="from the cluster"),
-    milliseconds("connect_ms", "connect", "from the SYN until the service has answered"),
-    milliseconds("first_byte_ms", "first_byte", "from then to the first byte from the cluster"),
+    Column("protocol", "protocol", "category", meaning="TCP, UDP or ICMP"),
     Column("opened", "opened_at", TIME, meaning="when its first packet came"),
     Column("closed", "closed_at", TIME, meaning="NaT while open"),
     milliseconds("dns_ms", "dns", "the lookup that led here; of the first flow after it"),

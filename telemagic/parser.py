@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import keyword
+import textwrap
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
@@ -54,6 +55,24 @@ A connection that is there already is used, and stays; otherwise the cell connec
 flows that this cell caused are shown, those of its threads and processes too. Takes the flags of connect."""
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Folds text for the width there is, as notebooks break lines in the midst of words; what is indented stays."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """Add an argument; subcommands are indented, which Python 3.11 forgets when it looks for the longest."""
+        super().add_argument(action)
+        if action.nargs == argparse.PARSER:
+            self._action_max_length += self._indent_increment
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            super(_Help, self)._fill_text(part, width, indent)
+            if "\n " in part or part.startswith(" ")
+            else textwrap.fill(part, width, initial_indent=indent, subsequent_indent=indent)
+            for part in text.split("\n\n")
+        )
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises UsageError instead of exiting, and knows its flags' names."""
 
@@ -61,7 +80,7 @@ class Parser(argparse.ArgumentParser):
         self.flags: list[str] = []
         kwargs |= {"add_help": False, "allow_abbrev": False}
         super().__init__(*args, **kwargs)
-        self.formatter_class = argparse.RawDescriptionHelpFormatter
+        self.formatter_class = _Help
 
     def add_argument(self, *names: Any, **kwargs: Any) -> argparse.Action:  # noqa: ANN401  # argparse's own signature
         """Add an argument, as argparse does."""

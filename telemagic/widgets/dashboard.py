@@ -111,11 +111,12 @@ class Dashboard(anywidget.AnyWidget):
         subscription = self._subscription
         if subscription is None or not self._sending:
             return
-        if not self._attention.is_paid(time.monotonic()):
+        now = time.monotonic()
+        if not self._attention.is_paid(now):
             self._subscribe(sending=False)
             return
         self.send({"kind": "snapshot" if is_snapshot else "change"}, [text.encode()])
-        if self._record.is_full:
+        if self._record.is_full or self._attention.is_due(now):
             subscription.refresh()
 
     def _ended(self, reason: str) -> None:
@@ -161,7 +162,9 @@ class Dashboard(anywidget.AnyWidget):
 
     def summary(self) -> Card:
         """Return what was told last as a card that needs nothing live."""
-        return summary(self._record.read(), over="disconnected" if self.over else "")
+        return summary(
+            self._record.read(), over=self.over.get("state", ""), reason=self.over.get("reason", "")
+        )
 
     def close(self) -> None:
         """End it: no view is told anything any more."""
@@ -186,4 +189,6 @@ class Dashboard(anywidget.AnyWidget):
 
         data, _metadata = self._repr_mimebundle_()
         self._displayed = True
+        if getattr(self._shell, "events", None) is not None:  # they tell when the cell is over
+            self._attention.shown(time.monotonic())
         display(data, raw=True, display_id=self._display_id)

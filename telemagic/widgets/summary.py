@@ -17,19 +17,21 @@ if TYPE_CHECKING:
 SHOWN_FLOWS: Final = 12  # the newest
 SHOWN_EVENTS: Final = 8
 SHOWN_SERVICES: Final = 16
+TUNNEL: Final = "tunnel"  # the row of the carrier itself; its numbers are the sums of the others
+NUMBERS: Final = frozenset({"flows", "failed", "cell", "connect", "first byte", "up", "down", "times"})
+WIDE: Final = frozenset({"detail"})  # these may fold
 _DEFAULTS: Final[dict[str, Any]] = {each.name: each.default for each in fields(FlowRow)}
 
 
-def summary(told: dict[str, Any], *, over: str = "") -> cards.Card:
+def summary(told: dict[str, Any], *, over: str = "", reason: str = "") -> cards.Card:
     """Make the card of what was told last: an object of a snapshot's shape, possibly empty.
 
-    `over` says why nothing more comes; empty while it is connected.
+    `over` says that nothing more comes: "closed" or "lost", with the `reason`; empty while it is connected.
     """
     status: dict[str, Any] = told.get("status", {})
     context, namespace = str(status.get("context", "")), str(status.get("namespace", ""))
-    word = "Was connected to" if over else f"{status.get('state', 'waiting')} to"
-    word = word[:1].upper() + word[1:] if status else "No data yet"
-    facts = [(name, value) for name, value in _facts(told, status, over) if value]
+    word = cards.word_of(over or status.get("state", "waiting")) if status else "No data yet"
+    facts = [(name, value) for name, value in _facts(told, status, reason) if value]
     tables = [
         ("Services", ("service", "flows", "failed", "connect", "first byte"), _services(told)),
         ("Newest flows", ("service", "state", "cell", "connect", "first byte", "up", "down"), _flows(told)),
@@ -57,11 +59,11 @@ def _head(tone: str, word: str, context: str, namespace: str, right: str) -> str
     )
 
 
-def _facts(told: dict[str, Any], status: dict[str, Any], over: str) -> Iterable[tuple[str, str]]:
+def _facts(told: dict[str, Any], status: dict[str, Any], reason: str) -> Iterable[tuple[str, str]]:
     if not status:
         return
     since = status.get("connected_at", -1)
-    yield "Ended", over
+    yield "Lost", reason
     yield "Way in", " · ".join(filter(None, (status.get("via", ""), status.get("manager", ""))))
     yield "Connected", cards.duration(told["at"] - since) if since > 0 else ""
     yield "Round trip", _duration(status.get("rtt", -1))
@@ -76,8 +78,8 @@ def _services(told: dict[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             row["service"],
-            "" if row["service"] == "tunnel" else str(row["flows"]),
-            str(row["failed"] or ""),
+            "" if row["service"] == TUNNEL else str(row["flows"]),
+            "" if row["service"] == TUNNEL else str(row["failed"] or ""),
             _range(row["connect_p50"], row["connect_p99"]),
             _range(row["first_byte_p50"], row["first_byte_p99"]),
         )
@@ -119,9 +121,16 @@ def _events(told: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in (title, *head[1:]))
-    body = "".join(f"<tr>{''.join(f'<td>{escape(value)}</td>' for value in row)}</tr>" for row in rows)
-    return f'<table class="tm-cidrs"><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>'
+    kinds = [' class="tm-n"' if name in NUMBERS else "" if name in WIDE else ' class="tm-k"' for name in head]
+    names = "".join(
+        f'<th scope="col"{kind}>{escape(name)}</th>'
+        for kind, name in zip(kinds, (title, *head[1:]), strict=True)
+    )
+    body = "".join(
+        f"<tr>{''.join(f'<td{kind}>{escape(value)}</td>' for kind, value in zip(kinds, row, strict=True))}</tr>"
+        for row in rows
+    )
+    return f'<table class="tm-sums"><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -117,6 +117,10 @@ class Lab:
         self.page.evaluate(_RUN_BELOW, code)
         return self.cells()[-1]
 
+    def begin(self, code: str) -> None:
+        """Run a new cell at the end without waiting for it."""
+        self.page.evaluate(f"(code) => {{ ({_RUN_BELOW})(code); }}", code)
+
     def cells(self) -> list[dict[str, Any]]:
         """Return all cells: id, outputs, and the text that the outputs show."""
         found: list[dict[str, Any]] = self.page.evaluate(_CELLS)

@@ -41,6 +41,12 @@ stage = Stage(flows=5000, services=30)
 many = stage.connection.dashboard()
 many
 """
+BUSY = """
+import time
+from IPython.display import display
+display(board)
+time.sleep(20)
+"""
 COST = f"""
 import time
 time.sleep(1)  # the first snapshot is over
@@ -86,6 +92,7 @@ def journey() -> None:
         check_keyboard(found.page, board)
         check_themes(found, board)
         check_second_view(found)
+        check_busy(found)
         check_reload(found)
         check_silence(found)
         check_many(found)
@@ -235,6 +242,17 @@ def check_second_view(found: Lab) -> None:
     assert boards.nth(0).locator(".tmd-count").inner_text() == "400"
 
 
+def check_busy(found: Lab) -> None:
+    """A view that appears while a cell runs cannot be heard, and shows everything all the same."""
+    found.begin(BUSY)
+    boards = found.page.locator(".tmd")
+    eventually(lambda: boards.count() == 3)
+    eventually(lambda: boards.nth(2).locator(".tmd-count").inner_text() == "400")
+    assert "10.96.0.0/16" in boards.nth(2).locator(".tmd-chips").inner_text()
+    found.page.evaluate("() => window.jupyterapp.commands.execute('kernelmenu:interrupt')")
+    eventually(lambda: found.cells()[-1]["outputs"][-1]["output_type"] == "error")
+
+
 def check_reload(found: Lab) -> None:
     """Who comes back finds it alive."""
     found.reload()
@@ -352,4 +370,4 @@ def demo_journey() -> None:
         found.picture("dashboard-demo")
         found.run("%tele disconnect")
         board.wait_for(state="detached")
-        assert "Was connected to demo" in " ".join(found.cells()[1]["text"].split())
+        assert "Disconnected from demo" in " ".join(found.cells()[1]["text"].split())

@@ -18,7 +18,7 @@ from telemagic.cards import Card
 from telemagic.connecting import ConnectOptions
 from telemagic.control_fake import FakeLauncher, Script
 from telemagic.widgets import dashboard as module
-from telemagic.widgets.attention import ALIVE_EVERY, SILENCE
+from telemagic.widgets.attention import ALIVE_EVERY, LAST_UNASKED, SILENCE
 from telemagic.widgets.dashboard import COLUMNS, SCRIPTS, Dashboard
 from tests.browser.traffic import Traffic
 
@@ -117,14 +117,31 @@ def test_a_second_view_gets_a_snapshot_too(board: Dashboard, heard: Heard) -> No
     assert heard.wait(before + 1)[-1] == "snapshot"
 
 
-def test_signs_of_life_cause_nothing(
-    board: Dashboard, heard: Heard, launcher: FakeLauncher, session: Session
-) -> None:
+@pytest.fixture
+def asked(board: Dashboard, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give what a board that is under way asks for from here on; it is not answered."""
     say(board, "ready")
-    before = len(heard.wait(1))
+    heard.wait(1)
+    found: list[str] = []
+    assert board._subscription is not None
+    monkeypatch.setattr(board._subscription, "refresh", lambda: found.append("snapshot"))
+    return found
+
+
+def change(heard: Heard, launcher: FakeLauncher, session: Session, at: int) -> None:
+    """Have something change, and wait until the views were told."""
+    tell(launcher, session, json.dumps({"at": at, "status": {}}))
+    wait_for(lambda: ("change", at) in [(kind, told["at"]) for kind, told in heard.sent])
+
+
+def test_signs_of_life_cause_nothing(
+    board: Dashboard, heard: Heard, launcher: FakeLauncher, session: Session, asked: list[str]
+) -> None:
     say(board, "alive")
-    tell(launcher, session, '{"at": 6, "status": {}}')
-    assert heard.wait(before + 1)[before:] == ["change"]
+    change(heard, launcher, session, 6)
+    assert asked == []
+    say(board, "ready")
+    assert asked == ["snapshot"]
 
 
 def test_text_is_handed_on_unread(
@@ -165,6 +182,24 @@ def test_a_long_cell_is_no_silence(board: Dashboard, monkeypatch: pytest.MonkeyP
     board._cell_ended()
     assert board._attention.is_paid(time.monotonic() + ALIVE_EVERY)
     assert not board._attention.is_paid(time.monotonic() + SILENCE)
+
+
+def test_a_view_that_cannot_be_heard_gets_a_snapshot_too(
+    board: Dashboard,
+    heard: Heard,
+    launcher: FakeLauncher,
+    session: Session,
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    board._cell_started()
+    change(heard, launcher, session, 5)
+    assert asked == []
+    later = time.monotonic() + LAST_UNASKED + 1
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: later))
+    change(heard, launcher, session, 6)
+    change(heard, launcher, session, 7)
+    assert asked == ["snapshot"]
 
 
 def test_a_full_record_is_replaced_by_a_snapshot(
@@ -208,12 +243,11 @@ def test_disconnecting_leaves_a_summary(
     monkeypatch.setattr("IPython.display.display", lambda what, **options: shown.append((what, options)))
     board._ipython_display_()
     connection.disconnect()
-    wait_for(lambda: len(shown) == 2)
-    (first, options), (last, update) = shown
+    (first, options), (last, update) = shown  # it is there when `disconnect` returns
     assert "application/vnd.jupyter.widget-view+json" in first
     assert update == {"raw": True, "display_id": options["display_id"], "update": True}
     assert set(last) == {"text/plain", "text/html"}
-    assert "Was connected to" in last["text/html"]
+    assert "Disconnected from" in last["text/html"]
     assert board.over["state"] == "closed"
     assert "application/vnd.jupyter.widget-view+json" not in board._repr_mimebundle_()[0]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 from telehelper.observing import FLOW_COLUMNS
 
-from telemagic.widgets.attention import ALIVE_EVERY, SILENCE, Attention
+from telemagic.widgets.attention import ALIVE_EVERY, FIRST_UNASKED, LAST_UNASKED, SILENCE, Attention
 from telemagic.widgets.record import KEPT, SERIES_KEPT, Record
 from telemagic.widgets.summary import SHOWN_EVENTS, SHOWN_FLOWS, summary
 from tests.browser.traffic import Traffic
@@ -38,7 +39,30 @@ def test_going_never_prolongs() -> None:
     assert not attention.is_paid(SILENCE)
 
 
-# --- record ------------------------------------------------------------------------------------------------------
+def test_while_a_cell_runs_a_snapshot_is_due_unasked() -> None:
+    attention = Attention(0.0)
+    attention.shown(100.0)
+    due = [tenth / 10 for tenth in range(1000, 2600) if attention.is_due(tenth / 10)]
+    gaps = [round(after - before, 1) for before, after in pairwise([100.0, *due])]
+    assert gaps[:7] == [FIRST_UNASKED, FIRST_UNASKED, 2, 4, 8, 16, LAST_UNASKED]
+    assert set(gaps[7:]) == {LAST_UNASKED}
+
+
+def test_between_cells_views_ask_themselves() -> None:
+    attention = Attention(0.0)
+    assert not attention.is_due(50.0)
+    attention.shown(60.0)
+    attention.cell_ended(61.0)
+    assert not attention.is_due(100.0)
+
+
+def test_a_view_that_was_heard_can_wait() -> None:
+    attention = Attention(0.0)
+    attention.shown(0.0)
+    attention.hear("ready", 0.5)
+    attention.cell_started()
+    assert not attention.is_due(0.4 + LAST_UNASKED)
+    assert attention.is_due(0.6 + LAST_UNASKED)
 
 
 def record_of(*texts: dict[str, Any]) -> Record:
@@ -46,6 +70,9 @@ def record_of(*texts: dict[str, Any]) -> Record:
     for index, text in enumerate(texts):
         record.take(json.dumps(text), index == 0)
     return record
+
+
+# --- record ------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_told() -> None:
@@ -136,9 +163,23 @@ def test_summary_of_busy_traffic() -> None:
 
 
 def test_summary_of_what_is_over() -> None:
-    card = summary(json.loads(Traffic(flows=3).snapshot()), over="disconnected")
-    assert card.text.startswith("Was connected to staging-eu")
-    assert "disconnected" in card.text
+    card = summary(json.loads(Traffic(flows=3).snapshot()), over="closed")
+    assert card.text.startswith("Disconnected from staging-eu")
+    assert "Lost" not in card.text
+
+
+def test_summary_of_what_was_lost() -> None:
+    card = summary(json.loads(Traffic(flows=3).snapshot()), over="lost", reason="the helper has ended")
+    assert card.text.startswith("Connection lost to staging-eu")
+    assert "Lost         the helper has ended" in card.text
+    assert "the helper has ended" in card.html
+
+
+def test_the_tunnel_has_no_failures_of_its_own() -> None:
+    told = json.loads(Traffic(flows=80, failing=40).snapshot())
+    lines = summary(told).text.splitlines()
+    (tunnel,) = (line for line in lines if line.startswith("    tunnel "))
+    assert len(tunnel.split()) == 6, tunnel  # tunnel 2 ms (p99 3 ms)
 
 
 def test_summary_of_nothing() -> None:

@@ -144,7 +144,7 @@ def test_nothing_found_is_said_beside_the_table(
 
 def test_on_a_terminal(session: Session, connection: telemagic.Connection) -> None:
     narrow = line(session, "flows", prog="telemagic")
-    assert narrow.columns[-1] == "first_byte_ms"
+    assert narrow.columns[-1] == "protocol"
     assert line(session, "flows", "--wide", prog="telemagic").shape[1] == len(frames.FLOW_SCHEMA)
     (first, second) = json.loads(line(session, "flows", "--json", prog="telemagic").text)
     assert (first["service"], first["closed"]) == ("postgres.shop", "2025-06-15T15:06:41.000000Z")

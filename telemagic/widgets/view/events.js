@@ -33,7 +33,12 @@ class Events {
       line.remove();
       this.lines.delete(number);
     }
-    for (const event of shown) this.line(event);
+    let older = null; // the line below; what is old may come late, with a snapshot
+    for (const event of shown) {
+      const line = this.line(event);
+      if (line.parentNode === null || line.nextSibling !== older) this.list.insertBefore(line, older);
+      older = line;
+    }
     this.sum(events);
   }
 
@@ -43,7 +48,6 @@ class Events {
       const names = ["time", "kind", "subject", "what", "times"];
       line = h("li", {}, mark(EVENT_MARKS[event.kind] ?? "note"), ...names.map((name) => h(`span.tmd-${name}`)));
       this.lines.set(event.number, line);
-      this.list.prepend(line);
     }
     const [, time, kind, subject, detail, times] = line.children;
     put(time, clock(event.at));
@@ -52,6 +56,7 @@ class Events {
     put(detail, event.detail);
     put(times, event.count > 1 ? `× ${count(event.count)}` : "");
     attribute(line, "title", `${event.subject}: ${event.detail}`);
+    return line;
   }
 
   /** How many of each kind that is bad news. */

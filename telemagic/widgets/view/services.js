@@ -76,7 +76,8 @@ class LatencyLine {
     range(this.first, row.first_byte_p50, row.first_byte_p99, place);
     const failed = row.failed ? `${count(row.failed)} failed` : "";
     const best = row.first_byte_p50 > 0 ? [row.first_byte_p50, row.first_byte_p99] : [row.connect_p50, row.connect_p99];
-    put(this.numbers, best[0] > 0 ? `${duration(best[0])} – ${duration(best[1])}` : failed);
+    const numbers = [...new Set(best.map(duration))].join(" – "); // of a single flow both are the same
+    put(this.numbers, best[0] > 0 ? numbers : failed);
     this.element.classList.toggle("tmd-mute", !(best[0] > 0));
     const told = [
       `connect: median ${duration(row.connect_p50)}, p99 ${duration(row.connect_p99)}`,
