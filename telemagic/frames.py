@@ -78,12 +78,12 @@ LATENCY_SCHEMA: Final = (
         "connect_p50_ms", "connect_p50", "connect_ms of flows(), median; of the tunnel its round trip"
     ),
     milliseconds("connect_p99_ms", "connect_p99", "… of the slowest hundredth the quickest"),
-    milliseconds("dial_p50_ms", "dial_p50", "dial_ms of flows(), median"),
-    milliseconds("dial_p99_ms", "dial_p99", "… 99th percentile"),
     milliseconds("first_byte_p50_ms", "first_byte_p50", "first_byte_ms of flows(), median"),
     milliseconds("first_byte_p99_ms", "first_byte_p99", "… 99th percentile"),
     milliseconds("wait_p50_ms", "wait_p50", "wait_ms of flows(), median"),
     milliseconds("wait_p99_ms", "wait_p99", "… 99th percentile"),
+    milliseconds("dial_p50_ms", "dial_p50", "dial_ms of flows(), median"),
+    milliseconds("dial_p99_ms", "dial_p99", "… 99th percentile"),
 )
 
 EVENT_SCHEMA: Final = (

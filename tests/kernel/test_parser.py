@@ -59,6 +59,24 @@ def test_help_of_each(name: str) -> None:
     assert name in TREE.help().text
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_prose_is_folded_and_what_is_indented_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    about = TREE.help(name).text.partition("\n\n")[2].partition("\n\noptions:")[0]
+    for paragraph in about.split("\n\n"):
+        if "\n " not in paragraph:
+            assert max(map(len, paragraph.splitlines())) <= 80, paragraph
+    if name == "helper":
+        assert "\nuninstall  remove the copy\n" in about
+
+
+def test_each_subcommand_stands_beside_its_summary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = TREE.help().text.splitlines()
+    for name in COMMANDS:
+        assert any(line.startswith(f"    {name} ") for line in lines), name
+
+
 @pytest.mark.parametrize(
     ("line", "meant"),
     [("connect --dns kernal", "kernel"), ("connect --via managr", "manager"), ("demo statsu", "status")],
