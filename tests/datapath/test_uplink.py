@@ -47,7 +47,7 @@ from tests.datapath.waiting import WAIT, until
 from tests.kube.api_server import TOKEN, Pki, announce
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from aiohttp import web
@@ -587,6 +587,26 @@ def test_before_the_first_word_there_is_no_info(pki: Pki, tmp_path: Path) -> Non
         with pytest.raises(ManagerUnavailable, match="not open"):
             await anext(aiter(uplink.control.watch()))
         await uplink.close("never opened")
+
+    bench(pki, tmp_path, work)
+
+
+def test_who_waits_for_the_first_word_hears_that_it_will_not_come(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(_control: object) -> AsyncIterator[object]:
+        await asyncio.Event().wait()
+        yield
+
+    monkeypatch.setattr(uplink_module.ManagerControl, "watch", silent)
+
+    async def work(it: Bench) -> None:
+        uplink = await it.start()
+        waiting = asyncio.ensure_future(uplink.wait_info())
+        await it.cluster.cut(CARRIER)  # all of them: the uplink is given up
+        with pytest.raises(ManagerUnavailable, match="has gone") as caught:
+            await waiting
+        assert caught.value.hint
 
     bench(pki, tmp_path, work)
 

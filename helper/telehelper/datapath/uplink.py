@@ -216,6 +216,9 @@ class ManagerUplink:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
+        if self._info is None and self._ended is None:
+            self._ended = ManagerUnavailable(f"the traffic manager has gone: {reason}")
+        self._first_info.set()  # nobody waits for what will not come
         carriers = [carrier for carrier in self.carriers if carrier not in keep]
         self.carriers = []
         await asyncio.gather(*(carrier.close(reason) for carrier in carriers), return_exceptions=True)
