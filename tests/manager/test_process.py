@@ -7,7 +7,6 @@ import contextlib
 import errno
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -54,10 +53,6 @@ class ManagerProcess(NearSide):
 
 @contextlib.asynccontextmanager
 async def manager_process(*options: str, descriptors: int | None = None) -> AsyncIterator[ManagerProcess]:
-    def limit() -> None:
-        if descriptors is not None:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
-
     command = [
         sys.executable,
         "-m",
@@ -66,12 +61,13 @@ async def manager_process(*options: str, descriptors: int | None = None) -> Asyn
         "--carrier-port=0",
         "--allow-loopback",
     ]
+    if descriptors is not None:  # by a shell: what runs between fork and exec beside gRPC's threads may crash
+        command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *command]
     with subprocess.Popen(  # noqa: ASYNC220  # short, and nothing else runs yet
         [*command, "--service-account=/nonexistent", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=limit,
     ) as process:
         try:
             assert process.stdout is not None
