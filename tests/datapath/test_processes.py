@@ -68,6 +68,28 @@ def test_a_glance_finds_what_the_known_ones_hold_themselves(monkeypatch: pytest.
         assert processes.glance(inode, {os.getpid(): start_time(os.getpid())}) is None
 
 
+def test_a_glance_sees_what_the_known_ones_have_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    me = {os.getpid(): start_time(os.getpid())}
+    with socket.socket() as sock:
+        inode = os.fstat(sock.fileno()).st_ino
+        child = subprocess.Popen(
+            [sys.executable, "-c", "import sys; sys.stdin.read()"],
+            stdin=subprocess.PIPE,
+            pass_fds=[sock.fileno()],
+        )
+    with child:
+        found = processes.glance(inode, me)
+        assert found is not None
+        assert (found.pid, found.ancestor) == (child.pid, os.getpid())
+        assert processes.glance(inode, {os.getpid(): 1}) is None
+        monkeypatch.setattr(processes, "MAX_FAMILY", 0)
+        assert (
+            processes.glance(inode, me) is not None
+        )  # of the known ones themselves the children are always seen
+        child.communicate()
+    assert processes.glance(inode, me) is None
+
+
 def test_without_known_processes_it_is_found_and_descends_from_none() -> None:
     with holder(HOLD) as (process, inode):
         assert find_holders([inode], []) == {inode: Process(process.pid, name_of(process.pid), 0)}

@@ -6,7 +6,8 @@ Theory of operation
 (`sock_diag`, `ping_sockets`); that takes some µs and gives uid and inode. :class:`~telehelper.datapath.gate.Gate` decides
 by it.
 
-*Process.* A kernel's own sockets are found at once, by a glance at its descriptors; glances may take `GLANCES` of the time.
+*Process.* Sockets of a kernel and of what it has started are found at once, by a glance at their descriptors, for `!psql`
+may be over soon; glances may take `GLANCES` of the time.
 For all others /proc is searched for who holds that inode, by another process. The first search begins at once, because
 `!psql` in a notebook may be over soon; what comes meanwhile is searched for together. So that a program that opens
 thousands of connections does not keep a core busy with that, searches may take a twentieth of the time, beyond a burst
@@ -171,7 +172,7 @@ class Owners:
     # --- searching
 
     def _glance(self, inode: int) -> Process | None:
-        """Look whether a kernel itself holds the socket, as long as that does not take too much of the time."""
+        """Look whether a kernel or its child holds the socket, as long as that does not take too much of the time."""
         began = monotonic()
         self._glances = min(GLANCES_SAVED, self._glances + GLANCES * (began - self._glanced_at))
         self._glanced_at = began
