@@ -11,21 +11,16 @@ import dns.message
 import dns.rcode
 import dns.rrset
 
+from tests.links import cable
+
 COMPANY: Final = "192.0.2.53"  # RFC 5737
 WIKI: Final = "192.0.2.80"
 
 
 def company_network() -> None:
     """Make the company's network: an interface that leads somewhere, or systemd-resolved asks nobody."""
-    for words in (
-        "link add company0 type veth peer name company1",
-        f"address add {COMPANY}/24 dev company0",
-        "link set company0 addrgenmode none",
-        "link set company1 addrgenmode none",
-        "link set company0 up",
-        "link set company1 up",
-    ):
-        subprocess.run(["ip", *words.split()], check=True)
+    cable("company0", "company1")
+    subprocess.run(["ip", "address", "add", f"{COMPANY}/24", "dev", "company0"], check=True)
 
 
 class Company:

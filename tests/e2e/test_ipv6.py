@@ -15,6 +15,7 @@ import pytest
 from telehelper.core.cidr import VIF_POOL_V6
 
 from tests.e2e.inside import Untouched, inside, tally, wait_until
+from tests.links import cable
 
 BULK = 50_000_000  # bytes
 PATTERN = bytes(range(256)) * 1024  # what the catalog repeats
@@ -228,17 +229,8 @@ def test_a_network_of_the_machine_is_a_conflict() -> None:
     with telemagic.connect() as tele:
         pods = next(row["cidr"] for row in tele.status.to_dict()["cidrs"] if row["cidr"].endswith("/64"))
     near = IPv6Network(pods)[0xAAAA]
-    for command in (
-        "link add eth7 type veth peer name eth8",
-        "link set eth7 addrgenmode none",  # no link-local address, whose checking would be seen as a change
-        "link set eth8 addrgenmode none",
-        "link set eth7 up",
-        "link set eth8 up",
-        f"addr add {near}/112 dev eth7 nodad",
-    ):
-        subprocess.run(["ip", *command.split()], check=True)
-    links = ["ip", "-brief", "link", "show", "up"]  # the kernel notes a moment later that they are connected
-    assert wait_until(lambda: subprocess.check_output(links, text=True).count(" UP ") == 2)
+    cable("eth7", "eth8")
+    subprocess.run(["ip", "addr", "add", f"{near}/112", "dev", "eth7", "nodad"], check=True)
     untouched = Untouched()
     with pytest.raises(CidrConflict) as caught:
         telemagic.connect()
