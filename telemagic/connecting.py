@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import ipaddress
 import os
+import shlex
 import signal
 import time
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 GRACE: Final = 1.0  # seconds that the data plane gets to report its own timeout, which says more than ours
 UNDO_PATIENCE: Final = 4.0  # seconds for a data plane to undo and exit; the promise to the user is 5
 NOBODY_HINT: Final = (
-    "first, in a terminal: telemagic connect; notebooks of yours share that connection and need no password"
+    "first, in a terminal: {}; notebooks and scripts of yours share that connection, without a password"
 )
 EXIT_PATIENCE: Final = 1.5  # seconds for a process that has undone everything to exit; Python takes about 0.3
 POLL: Final = 0.02  # seconds between looks at a file or lock that gives no event
@@ -55,6 +56,14 @@ class ConnectOptions:
     manager_namespace: str = "telemagic"
     share: bool = False
     allow_wide: bool = False
+    demo: bool = False  # the cluster is the embedded one; only what is said depends on it
+
+    @property
+    def command(self) -> str:
+        """What connects to the same cluster in a terminal."""
+        flags = {"--context": self.context, "--namespace": self.namespace, "--kubeconfig": self.kubeconfig}
+        words = [word for flag, value in flags.items() if value for word in (flag, value)]
+        return shlex.join(["telemagic", "connect", *(["--demo"] if self.demo else words)])
 
     def check(self) -> None:
         """Refuse values that can never work.
@@ -204,9 +213,10 @@ class Attempt:
                 f"{where.name} ({where.server}) was not connected within {timeout:g} s; everything begun was undone"
             ) from error
         except SudoDenied as error:
-            if self.asker is None or not self.asker.refusal:
+            if self.asker is not None and not self.asker.refusal:
                 raise
-            raise SudoDenied(self.asker.refusal, hint=NOBODY_HINT) from error
+            why = error.message if self.asker is None else self.asker.refusal
+            raise SudoDenied(why, hint=NOBODY_HINT.format(self.target.options.command)) from error
 
     async def _connect(self, budget: asyncio.Timeout) -> tuple[ControlClient, messages.Status]:
         client = await self._attach()

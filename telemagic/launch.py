@@ -175,11 +175,7 @@ class _Launch:
         self, sudo: str, ask: Callable[[str], Awaitable[str | None]] | None
     ) -> str:
         if ask is None:
-            raise SudoDenied(
-                f"sudo wants a password, and nobody can be asked here ({self._last_line()})",
-                hint="first, in a terminal: telemagic connect, which notebooks share; or run Jupyter as root; or work "
-                "rootless: telemagic demo shell",
-            )
+            raise SudoDenied(f"sudo wants a password, and nobody can be asked here ({self._last_line()})")
         async with Passwords.in_directory(self._path.parent) as passwords:
             netd, said = self._start_netd((sudo, "-A", "--"), passwords.environment)
             ready = said.seen(f"{NETD_LOG_PREFIX}ready")

@@ -192,7 +192,9 @@ class Prompt:
             self.refusal = "the password prompt met the end of the input"
         except RuntimeError as error:
             # ipykernel's StdinNotImplementedError is one; its import would tie this file to one kind of kernel.
-            self.refusal = f"sudo needs a password, and this front end cannot ask for one ({error})"
+            self.refusal = (
+                f"sudo needs a password, and this front end cannot ask for one ({str(error).rstrip('.')})"
+            )
         return None
 
 

@@ -218,7 +218,7 @@ class Builder:
         if column.dtype == TIME:
             # Microseconds are what a double of Unix seconds can hold; rounding there keeps 1.1 from 1.099999999.
             stamps = (np.rint(values * 1e6).astype(np.int64) * 1000).view("datetime64[ns]")
-            stamps[unknown] = np.datetime64("NaT")
+            stamps[unknown] = np.datetime64("NaT", "ns")
             return pd.DatetimeIndex(stamps).tz_localize("UTC")
         # No clock here is finer than a nanosecond; rounding there makes 0.0015 s 1.5 ms, and not 1.5000000000000002.
         return np.where(unknown, np.nan, np.rint(values * 1e9) * column.scale / 1e9)

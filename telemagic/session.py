@@ -289,10 +289,7 @@ class Session:
     def _demo_begins(self, progress: Progress, viewer: live.Viewer) -> Callable[[], None]:
         """Show that a demo cluster is being started, at once; call the result when it is up."""
         if self._connection is not None and self._connection.lost:
-            kept, self._demo = (
-                self._demo,
-                None,
-            )  # the cluster is still there; ended, it could not be had again at once
+            kept, self._demo = self._demo, None  # still there; ended, it could not be had again at once
             self.disconnect()
             self._demo = kept
         if self._demo is not None:
@@ -324,6 +321,7 @@ class Session:
             context=options.context or self._demo.context,
             namespace=options.namespace or self._demo.namespace,
             kubeconfig=str(self._demo.kubeconfig),
+            demo=True,
         )
 
     def _release_demo(self) -> None:

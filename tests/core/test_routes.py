@@ -425,9 +425,8 @@ def test_what_stays_out_stays_out_of_ipv6_too() -> None:
 @pytest.mark.parametrize("text", ["::1/128", "::ffff:10.0.0.0/104", "fe80::/64", "ff05::/16"])
 def test_ipv6_that_is_never_a_clusters(text: str) -> None:
     made = plan([WantedCidr(text, "pods", "node podCIDR")], LAPTOP_V6)
-    assert rows(made) == [
-        (text.replace("10.0.0.0", "a00:0"), "pods", "node podCIDR", "skipped", "never a cluster's")
-    ]
+    text = str(ip_network(text))  # a mapped address looks different from Python 3.13 on
+    assert rows(made) == [(text, "pods", "node podCIDR", "skipped", "never a cluster's")]
 
 
 def test_on_a_machine_without_ipv6_it_is_left_out_with_a_notice_never_an_error() -> None:

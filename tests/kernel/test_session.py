@@ -177,9 +177,26 @@ def test_typing_a_password_takes_no_time(make_session: MakeSession, monkeypatch:
 def test_nobody_to_ask(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch, runtime: Path) -> None:
     monkeypatch.setattr(live, "can_ask", lambda _: False)
     make_session(FakeLauncher(password="right"))
-    with pytest.raises(SudoDenied, match="nobody can be asked"):
+    with pytest.raises(SudoDenied, match="nobody can be asked") as raised:
         telemagic.connect()
+    assert "first, in a terminal: telemagic connect; " in str(raised.value.hint)
     assert left(runtime) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "command"),
+    [
+        (ConnectOptions(), "telemagic connect"),
+        (ConnectOptions(context="demo", timeout=3), "telemagic connect --context demo"),
+        (
+            ConnectOptions("my own", "ml", "/home/a b/config"),
+            "telemagic connect --context 'my own' --namespace ml --kubeconfig '/home/a b/config'",
+        ),
+        (ConnectOptions("demo", "shop", "/gone/with/the/demo", demo=True), "telemagic connect --demo"),
+    ],
+)
+def test_the_command_that_does_the_same_in_a_terminal(options: ConnectOptions, command: str) -> None:
+    assert options.command == command
 
 
 def test_front_end_without_stdin(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,8 +210,11 @@ def test_front_end_without_stdin(make_session: MakeSession, monkeypatch: pytest.
     monkeypatch.setattr(live, "can_ask", lambda _: True)
     monkeypatch.setattr("getpass.getpass", refuse)
     make_session(FakeLauncher(password="right"))
-    with pytest.raises(SudoDenied, match="this front end cannot ask"):
-        telemagic.connect()
+    with pytest.raises(
+        SudoDenied, match=r"this front end cannot ask for one \(.* input requests\)$"
+    ) as raised:
+        telemagic.connect(context="demo")
+    assert "first, in a terminal: telemagic connect --context demo; " in str(raised.value.hint)
 
 
 def test_twice_is_the_same(session: Session, launcher: FakeLauncher) -> None:
