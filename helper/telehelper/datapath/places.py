@@ -17,7 +17,8 @@ next round.
 *Certainty.* A pod is named if the address is its own, or of a service with exactly one ready endpoint. Many pods share a
 node's address: then only the node is named.
 
-*Silence.* What may not be read, or does not answer, stays unknown; a forbidden list is not asked for again for a while.
+*Silence.* What may not be read, or does not answer, stays unknown, and what is known stays known; a forbidden list is
+not asked for again for a while.
 
 Bounds: `KEPT` addresses, `WANTED` put down, `MAX_PAGES` of a list, `PODS` questions for single pods in a round.
 """
@@ -110,6 +111,7 @@ class Places:
         self._seen = Index()  # what the last round listed
         self._seen_until = 0.0
         self._asking: asyncio.Task[None] | None = None
+        self._is_incomplete = False  # the present round: the API server did not answer all of it
 
     def place_of(self, address: Address) -> Place:
         """Return what an address is, as far as is known; asks for it if that is too little, or too old."""
@@ -154,10 +156,12 @@ class Places:
             await asyncio.sleep(self._next_round - monotonic())
             self._next_round = monotonic() + PAUSE
             wanted, self._wanted = list(self._wanted), {}
+            self._is_incomplete = False
             try:
                 async with asyncio.timeout(ROUND):
                     await self._round(api, wanted)
             except TimeoutError:
+                self._is_incomplete = True
                 self._settle(dict.fromkeys(wanted, NOWHERE))
 
     async def _round(self, api: ApiReader, wanted: Sequence[Address]) -> None:
@@ -175,7 +179,8 @@ class Places:
             if found[address] == NOWHERE:
                 del found[address]
                 self._wanted[address] = None
-        self._seen, self._seen_until = index, monotonic() + FRESH
+        if not self._is_incomplete:
+            self._seen, self._seen_until = index, monotonic() + FRESH
         self._settle(found)
 
     def _scopes(self, wanted: Sequence[Address]) -> list[str]:
@@ -204,7 +209,7 @@ class Places:
             self._forbidden[path] = monotonic() + FORBIDDEN_AGAIN
             return False
         except ClusterError:
-            return True  # it does not answer; asking on, by namespace, would not help
+            self._is_incomplete = True  # it does not answer; asking on, by namespace, would not help
         return True
 
     async def _pods(self, api: ApiReader, scopes: Sequence[str], address: Address) -> list[Pod]:
@@ -219,6 +224,7 @@ class Places:
                 self._forbidden[path] = monotonic() + FORBIDDEN_AGAIN
                 continue
             except ClusterError:
+                self._is_incomplete = True
                 return []
             items = answer.get("items")
             read = (
@@ -237,11 +243,14 @@ class Places:
     # --- keeping
 
     def _settle(self, found: Mapping[Address, Place]) -> None:
-        changed = [
-            address
-            for address, place in found.items()
-            if self._keep(address, place, UNKNOWN_AGAIN if place == NOWHERE else FRESH)
-        ]
+        """Keep what a round has found, and of what it could not find what was known before."""
+        changed = []
+        for address, place in found.items():
+            before = self._known.get(address)
+            if place == NOWHERE and before is not None and self._is_incomplete:
+                self._keep(address, before.place, UNKNOWN_AGAIN)
+            elif self._keep(address, place, UNKNOWN_AGAIN if place == NOWHERE else FRESH):
+                changed.append(address)
         if changed:
             self._on_change()
 
