@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from telehelper.datapath import host_names
 from telehelper.datapath.host_names import HostNames, Wish, is_ours, look_up
-from telehelper.errors import ResolverError
+from telehelper.errors import HelperLost, HelperRefused, ResolverError, TelemagicError
 from telehelper.messages import DnsSet, SetDns
 
 from tests.datapath.waiting import until
@@ -35,6 +35,7 @@ class Host:
         path.write_text(COMPANY)
         self.orders: list[SetDns] = []
         self.refuses: set[str] = set()
+        self.refusal: TelemagicError = ResolverError("cannot write")
         self.auto = "resolvconf"
         self.working = {"resolved", "resolvconf"}
         self.in_force = "none"
@@ -54,7 +55,7 @@ class Host:
         self.orders.append(order)
         mechanism = self.auto if order.mechanism == "auto" else order.mechanism
         if mechanism in self.refuses:
-            raise ResolverError("cannot write")
+            raise self.refusal
         self.in_force = mechanism
         self.path.write_text(ours() if mechanism == "resolvconf" else COMPANY)
         return DnsSet(mechanism)
@@ -199,11 +200,12 @@ def test_an_overwritten_file_is_set_again_once_and_its_nameservers_are_used(host
     assert host.said[0].endswith("was overwritten by another program; it was set again")
 
 
-def test_a_file_that_cannot_be_set_again_is_told(host: Host) -> None:
+@pytest.mark.parametrize("refusal", [ResolverError, HelperRefused, HelperLost])
+def test_a_file_that_cannot_be_set_again_is_told(host: Host, refusal: type[TelemagicError]) -> None:
     async def test(names: HostNames) -> None:
         await names.point(wish())
         await names.check()
-        host.refuses = {"resolvconf"}
+        host.refuses, host.refusal = {"resolvconf"}, refusal("cannot write")
         host.path.write_text("nameserver 10.0.0.2\n")
         await until(lambda: host.said)
         assert names.mechanism == "none"

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from telehelper.datapath.host_dns import PATH, STUB, find_layer, read_host_dns
-from telehelper.errors import ResolverError
+from telehelper.errors import ResolverError, TelemagicError
 from telehelper.messages import SetDns
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class HostNames:
         self._set_again = now
         try:
             await self._set(self._asked)
-        except ResolverError as error:
+        except TelemagicError as error:  # netd may refuse it, or not answer in time, too
             self.mechanism = "none"
             self._note(f"DNS: {what}, and cannot be set again: {error}")
             return
