@@ -212,7 +212,7 @@ class Vif:
         if self._engine is None:
             return {}
         written = {"TUN queue full": self._tun.dropped} if self._tun is not None and self._tun.dropped else {}
-        return {**self._engine.stack.drops, **written}
+        return {**self._engine.stack.drops, **self.namer.drops, **written}
 
     def live(self) -> list[tuple[FlowStats, str]]:
         """Return the open flows with their states' names; see :meth:`Stack.live`."""
