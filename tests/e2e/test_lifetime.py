@@ -176,8 +176,8 @@ def test_terminated_kernel() -> None:
 def test_interrupt_while_connected_disturbs_nothing() -> None:
     with Kernel() as kernel:
         kernel.connect()
-        kernel.start("import time", "time.sleep(20)")
-        time.sleep(0.2)  # until it sleeps
+        kernel.start("import time", "print('begins')", "time.sleep(20)")
+        assert kernel.line() == "begins"
         os.killpg(kernel.pid, signal.SIGINT)  # as a front end does: the whole process group
         assert kernel.answer(INTERRUPTED_WITHIN).error == "KeyboardInterrupt"
         check_works(kernel)
