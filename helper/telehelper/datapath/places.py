@@ -33,8 +33,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from telehelper.datapath.agentless.catalog import PODS as POD_KIND
 from telehelper.datapath.agentless.catalog import SERVICES, SLICES, Kind
 from telehelper.datapath.agentless.index import Index
-from telehelper.datapath.agentless.objects import Endpoint, dig, read_pod
+from telehelper.datapath.agentless.objects import Endpoint, read_pod
 from telehelper.datapath.report import NOWHERE, Place
+from telehelper.discovery.fields import text
 from telehelper.errors import ClusterError, CredentialsRefused
 
 if TYPE_CHECKING:
@@ -272,8 +273,7 @@ async def _items(api: ApiReader, path: str, page: int) -> AsyncIterator[Json]:
         for item in items if isinstance(items, list) else ():
             if isinstance(item, dict):
                 yield item
-        token = dig(answer, "metadata", "continue")
-        following = token if isinstance(token, str) else ""
+        following = text(answer, "metadata", "continue")
         if not following:
             return
 
