@@ -17,6 +17,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from telehelper.background import begin
 from telehelper.datapath.host_dns import PATH, STUB, find_layer, read_host_dns
 from telehelper.errors import ResolverError, TelemagicError
 from telehelper.messages import SetDns
@@ -149,7 +150,7 @@ class HostNames:
                 "DNS: this machine's resolver cannot be changed, so names resolve in this notebook only"
             )
         if self._asked not in ("", "none"):
-            self._watcher = asyncio.create_task(self._watch())
+            self._watcher = begin(self._watch())
 
     async def close(self) -> None:
         """Stop watching; netd undoes."""

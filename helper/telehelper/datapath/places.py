@@ -30,6 +30,7 @@ from collections import OrderedDict
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+from telehelper.background import begin
 from telehelper.datapath.agentless.catalog import PODS as POD_KIND
 from telehelper.datapath.agentless.catalog import SERVICES, SLICES, Kind
 from telehelper.datapath.agentless.index import Index
@@ -141,7 +142,7 @@ class Places:
         if self.api is not None and len(self._wanted) < WANTED:
             self._wanted[address] = None
             if self._asking is None or self._asking.done():
-                self._asking = asyncio.get_running_loop().create_task(self._ask(self.api))
+                self._asking = begin(self._ask(self.api))
 
     def _is_listed(self, address: Address) -> bool:
         """Whether the last round's lists say all of an address; of a pod they do not surely tell the name."""

@@ -7,6 +7,7 @@ import errno
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Self
 
+from telehelper.background import begin
 from telehelper.carrier import Carrier
 from telehelper.core.frames import SPOKEN, Frame, FrameType, decode_coded, encode_coded
 from telehelper.core.mux import Mux
@@ -186,7 +187,7 @@ class ManagerUplink:
         except BaseException:
             await self.close("connecting failed")
             raise
-        self._watch = asyncio.create_task(self._watch_info())
+        self._watch = begin(self._watch_info())
         return self
 
     async def wait_info(self) -> ClusterInfo:
