@@ -13,6 +13,7 @@ from pyroute2 import IPRoute
 MARK: Final = b"TELEMAGIC_TEST_RUN="  # set by conftest.py, inherited by all that the tests start
 NETD: Final = b"telehelper.netd"
 OURS: Final = (b"telehelper.", b"telemagic.")
+SUDO: Final = b"sudo"
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
 _ROUTE: Final = ("family", "dst_len", "tos", "proto", "scope", "type")
 _ROUTE_ATTRIBUTES: Final = ("RTA_TABLE", "RTA_DST", "RTA_GATEWAY", "RTA_OIF", "RTA_PRIORITY", "RTA_PREFSRC")
@@ -69,6 +70,8 @@ def _is_ours(process: Path, runtime: Path) -> bool:
         return mark == MARK + os.fsencode(runtime)
     # sudo, su and netd clear the environment; what they started is known by its command line, and by who started it.
     command = process.joinpath("cmdline").read_bytes()
+    if mark is not None and os.path.basename(command.partition(b"\0")[0]) == SUDO:
+        return False  # its own environment is as it was started with: somebody tries something by hand
     is_foreign = process.stat().st_uid != os.geteuid()
     if not (NETD in command or (is_foreign and any(word in command for word in OURS))):
         return False
@@ -80,12 +83,12 @@ def _is_ours(process: Path, runtime: Path) -> bool:
     return _parent(process) is None  # whoever started it has gone; else he is no test
 
 
-def _mark(process: Path) -> bytes:
-    """Return the run that a process says it belongs to, empty if it does not say."""
+def _mark(process: Path) -> bytes | None:
+    """Return the run that a process says it belongs to, empty if it does not say; None if it may not be asked."""
     try:
         words = process.joinpath("environ").read_bytes().split(b"\0")
     except PermissionError:
-        return b""
+        return None
     return next((word for word in words if word.startswith(MARK)), b"")
 
 

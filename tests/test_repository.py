@@ -129,9 +129,10 @@ def is_within(name: str, packages: tuple[str, ...]) -> bool:
 
 
 H = "telehelper"
-# What the two ends of a carrier have in common.
+# What the data plane and the manager have in common, the two ends of a carrier above all.
 SHARED: Final = tuple(
-    f"{H}.{name}" for name in ("byte_stream", "carrier", "endpoint", "errors", "tcp_stream", "tls_stream")
+    f"{H}.{name}"
+    for name in ("background", "byte_stream", "carrier", "endpoint", "errors", "tcp_stream", "tls_stream")
 )
 # Folder → what of ours it may import, besides itself.
 ARROWS: Final = {

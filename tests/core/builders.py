@@ -241,6 +241,11 @@ def time_wait(**options: object) -> Talk:
     return talk
 
 
+def credit_taken(stack: Stack) -> int:
+    """Return the bytes that all flows together may make us hold: the sum of their windows."""
+    return stack._terms.pool.taken
+
+
 BUILDERS: Final = {
     "DIALING": dialing,
     "SYN_RECEIVED": syn_received,

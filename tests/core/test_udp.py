@@ -113,5 +113,5 @@ def test_resolver() -> None:
     talk = Talk(five_tuple, resolver=(resolver, 53))
     assert talk.datagram(b"query") == ["local 53 b'query'"]
     assert talk.stack.open_flows == 0
-    assert talk.take(talk.stack.send_datagram(five_tuple, b"answer", talk.now)) == ["<< udp b'answer'"]
+    assert talk.take(talk.stack.send_datagram(five_tuple, b"answer")) == ["<< udp b'answer'"]
     assert talk.datagram(b"?", to_key(five_tuple._replace(dport=54))) == ["<< icmp 3/3"]

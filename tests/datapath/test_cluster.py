@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
 
 READY = [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": "True"}]
 PORTS = [{"name": "grpc", "containerPort": 8081}, {"name": "carrier", "containerPort": 8082}]
+
+
+NAME = "from telehelper.datapath.cluster import client_name; print(client_name())"
 
 
 def pod(name: str, created: str = "2026-01-01T00:00:00Z", **changes: Any) -> dict[str, Any]:
@@ -140,3 +147,24 @@ def test_what_a_control_call_fails_with(
     assert "why" in found.message
     relay.error = ApiServerUnavailable("no API server")  # says more than grpc's "unavailable"
     assert (_translate(failed, relay) is relay.error) is (kind is ManagerUnavailable)
+
+
+def called(*prefix: str, **environment: str) -> str:
+    """Return how a process calls itself that is started with this before, and nothing else in its environment."""
+    done = subprocess.run(
+        [*prefix, sys.executable, "-c", NAME],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env={"PATH": os.environ["PATH"], **environment},
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.netns
+def test_a_user_without_a_name_has_a_number() -> None:
+    """As in containers that are run under any uid, JupyterHub's and OpenShift's: no entry in passwd(5), no $USER."""
+    nobody = ("unshare", "--user", "--map-user=54321", "--map-group=54321")
+    assert called(*nobody) == f"uid 54321@{socket.gethostname()}"
+    assert called(*nobody, USER="ada") == f"ada@{socket.gethostname()}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from telehelper.datapath import host_names
 from telehelper.datapath.host_names import HostNames, Wish, is_ours, look_up
-from telehelper.errors import ResolverError
+from telehelper.errors import HelperLost, HelperRefused, ResolverError, TelemagicError
 from telehelper.messages import DnsSet, SetDns
 
 from tests.datapath.waiting import until
@@ -35,6 +36,7 @@ class Host:
         path.write_text(COMPANY)
         self.orders: list[SetDns] = []
         self.refuses: set[str] = set()
+        self.refusal: TelemagicError = ResolverError("cannot write")
         self.auto = "resolvconf"
         self.working = {"resolved", "resolvconf"}
         self.in_force = "none"
@@ -54,7 +56,7 @@ class Host:
         self.orders.append(order)
         mechanism = self.auto if order.mechanism == "auto" else order.mechanism
         if mechanism in self.refuses:
-            raise ResolverError("cannot write")
+            raise self.refusal
         self.in_force = mechanism
         self.path.write_text(ours() if mechanism == "resolvconf" else COMPANY)
         return DnsSet(mechanism)
@@ -199,11 +201,12 @@ def test_an_overwritten_file_is_set_again_once_and_its_nameservers_are_used(host
     assert host.said[0].endswith("was overwritten by another program; it was set again")
 
 
-def test_a_file_that_cannot_be_set_again_is_told(host: Host) -> None:
+@pytest.mark.parametrize("refusal", [ResolverError, HelperRefused, HelperLost])
+def test_a_file_that_cannot_be_set_again_is_told(host: Host, refusal: type[TelemagicError]) -> None:
     async def test(names: HostNames) -> None:
         await names.point(wish())
         await names.check()
-        host.refuses = {"resolvconf"}
+        host.refuses, host.refusal = {"resolvconf"}, refusal("cannot write")
         host.path.write_text("nameserver 10.0.0.2\n")
         await until(lambda: host.said)
         assert names.mechanism == "none"
@@ -279,9 +282,15 @@ def test_what_systemd_resolved_sends_us_never_goes_back(host: Host) -> None:
     run(host, test)
 
 
-def test_looking_up_waits_for_nobody() -> None:
-    look_up("localhost.")
-    look_up("not a name at all..")
+@pytest.mark.parametrize("name", ["localhost.", "not a name at all.."])
+def test_looking_up_waits_for_nobody(name: str) -> None:
+    before = set(threading.enumerate())
+    look_up(name)
+    (thread,) = set(threading.enumerate()) - before or [None]  # perhaps it has ended already
+    if thread is not None:
+        assert thread.daemon  # the data plane may end meanwhile
+        thread.join(10)  # what it raised would fail this test
+        assert not thread.is_alive()
 
 
 def test_names_of_our_own_are_told_from_those_of_programs() -> None:

@@ -114,6 +114,19 @@ def test_namespaces_come_and_go_and_there_may_be_very_many(monkeypatch: pytest.M
     run(test)
 
 
+def test_what_the_resolver_ignores_is_counted() -> None:
+    async def test(side: Side) -> None:
+        assert side.namer.drops == {}
+        await side.namer.point_host(INFO, "auto", "shop")
+        side.namer.attach(side.engine, INFO, "shop")
+        assert side.engine.names is not None
+        for _ in range(2):
+            side.engine.names.query(FiveTuple(Proto.UDP, OURS, 40000, RESOLVER, 53), b"no question")
+        assert side.namer.drops == {"dns: query shorter than a header": 2}
+
+    run(test)
+
+
 def answer(query: bytes) -> bytes:
     made = dns.message.make_response(dns.message.from_wire(query))
     made.answer = [dns.rrset.from_text(made.question[0].name.to_text(), 5, "IN", "A", "198.18.0.9")]

@@ -86,6 +86,16 @@ def test_a_link_that_is_removed() -> None:
     assert news(link(UP), link(UP, DELLINK), link(UP)) == ["lo went up", "lo went down", "lo went up"]
 
 
+def test_links_that_are_removed_are_forgotten() -> None:
+    """A container's link goes down, and then away; a busy machine has a new one each second, each with another index."""
+    reader = NetworkNews(lambda: "")
+    for index in range(1000, 1100):
+        reader.read(link(UP, index=index))
+        assert reader.read(link(DOWN, index=index)) == [f"interface {index} went down"]
+        assert reader.read(link(DOWN, DELLINK, index=index)) == []  # that is known already
+    assert reader._running == {}
+
+
 def test_addresses() -> None:
     assert news(address(), address(DELADDR)) == ["lo got an address", "lo lost an address"]
 

@@ -336,6 +336,44 @@ def test_one_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     run(work)
 
 
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("trouble", ["fails", "hangs"])
+@pytest.mark.parametrize("address", [WEB, POD])
+def test_an_api_server_that_is_away_takes_nothing_back(
+    address: Address, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "FRESH", 0.0)
+    monkeypatch.setattr(places, "UNKNOWN_AGAIN", 0.0)
+    monkeypatch.setattr(places, "ROUND", 0.1)
+
+    async def work(it: Bench) -> None:
+        known = await it.place_of(address)
+        assert known != NOWHERE
+        changes = it.changes
+        setattr(it.api, trouble, True)
+        assert await it.place_of(address) == known
+        assert it.changes == changes
+        setattr(it.api, trouble, False)
+        for kind in (SERVICES, SLICES, PODS):
+            it.api.objects[kind] = []
+        assert await it.place_of(address) == NOWHERE  # now it has answered
+
+    run(work)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_was_listed_before_the_api_server_went_away_is_known_all_the_same() -> None:
+    async def work(it: Bench) -> None:
+        await it.place_of(WEB)
+        it.api.fails = True
+        await it.place_of(OUTSIDE)
+        asked = len(it.api.asked)
+        assert it.places.place_of(DB).service == "db.data"
+        assert len(it.api.asked) == asked
+
+    run(work)
+
+
 def test_an_index_that_is_followed_anyway_is_read_at_once() -> None:
     async def work(it: Bench) -> None:
         index = index_of(services=[service("web", str(WEB))])

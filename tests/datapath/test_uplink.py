@@ -43,7 +43,7 @@ from telehelper.manager import service as manager_service
 
 from tests.datapath.cluster_in_process import CARRIER, GRPC, NAMESPACE, PODS, Cluster, open_to, text_of
 from tests.datapath.test_cluster import pod
-from tests.datapath.waiting import WAIT, until
+from tests.datapath.waiting import WAIT, turns, until
 from tests.kube.api_server import TOKEN, Pki, announce
 
 if TYPE_CHECKING:
@@ -413,6 +413,34 @@ def test_being_cancelled_leaves_nothing_open(pki: Pki, tmp_path: Path) -> None:
             await starting
         await until(lambda: not it.cluster.sockets[GRPC])
         assert not it.relay.exists()
+
+    bench(pki, tmp_path, work)
+
+
+def test_being_cancelled_between_two_carriers_leaves_nothing_open(pki: Pki, tmp_path: Path) -> None:
+    async def work(it: Bench) -> None:
+        carriers: list[web.WebSocketResponse] = []
+        greeted = asyncio.Event()
+        hello = encode(encode_coded(FrameType.HELLO, 0, VERSION))
+        ping, pong = (encode(Frame(kind, 0, b"are you?")) for kind in (FrameType.PING, FrameType.PONG))
+
+        async def behaviour(socket: web.WebSocketResponse) -> None:
+            carriers.append(socket)
+            if len(carriers) == 1:  # the other one never says HELLO
+                await socket.send_bytes(b"\0" + hello + ping)
+            async for message in socket:
+                if pong in message.data:
+                    greeted.set()
+            carriers.remove(socket)
+
+        carriers_are(it, behaviour)
+        starting = asyncio.ensure_future(it.tunnel.start())
+        await until(lambda: greeted.is_set() and len(carriers) == 2, "opening one of two carriers")
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        await turns()  # closing waits for the other side, which has heard by now
+        assert not carriers
 
     bench(pki, tmp_path, work)
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import time
 from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -29,9 +31,10 @@ from tests.datapath.waiting import until
 from tests.discovery.sample import answers, forbidden, sample
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 
 WAIT = 10.0  # seconds for anything
+STALL = 0.03  # seconds of work in one go; drawing conclusions from all pods takes twice that at least
 Json = dict[str, Any]
 
 
@@ -391,7 +394,52 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
                 PODS, {"type": "ADDED", "object": pod(f"p{n}", f"10.{n % 250}.{n // 250}.1")}
             )
         assert len(explorer._lists[PODS]) == 100
-        assert len(explorer.known.cidrs) <= 66
+        assert len((await explorer.known()).cidrs) <= 66
+
+    asyncio.run(scenario())
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Collect no garbage meanwhile, which would be everybody's."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_thousands_of_pods_do_not_hold_up_the_loop() -> None:
+    async def scenario() -> None:
+        reader = WatchedReader(dict(FULL))
+        explorer = Explorer(reader, ResolvConf(), "shop")
+        for n in range(discovery.MAX_KEPT):
+            explorer._take_event(
+                PODS, {"type": "ADDED", "object": pod(f"p{n}", f"10.{n % 250}.{n // 250}.1")}
+            )
+        concluding = asyncio.create_task(explorer.known())
+        longest, last = 0.0, time.thread_time()  # of this thread: the machine is busy with others too
+        while not concluding.done():
+            await asyncio.sleep(0)
+            now = time.thread_time()
+            longest, last = max(longest, now - last), now
+        assert len((await concluding).cidrs) > 10
+        assert longest < STALL
+
+    asyncio.run(scenario())
+
+
+def test_conclusions_are_drawn_a_small_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "SHARE", 1e6)  # so that there is no second time within this test
+
+    async def scenario() -> None:
+        reader = WatchedReader(dict(FULL))
+        async with following(reader) as (followed, _):
+            reader.send(NAMESPACES, "ADDED", {"metadata": {"name": "one"}})
+            await followed.until(lambda info: "one" in info.namespaces)
+            reader.send(NAMESPACES, "ADDED", {"metadata": {"name": "two"}})
+            for _ in range(100):
+                await asyncio.sleep(0.001)  # many times the interval of this test
+            assert len(followed.told) == 1
 
     asyncio.run(scenario())
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from telemagic.demo.client import Demo
 
 GONE_WITHIN: Final = 5.0  # seconds, the promise
+# What `ip` shows of a carrier: the kernel notes its coming and going in its own time (RFC 2863 §3.1.12), whoever caused it
+CARRIER: Final = re.compile(r"\b(NO-CARRIER|M-DOWN|LOWER_UP),|,(M-DOWN|LOWER_UP)(?=>)| state \w+| linkdown")
 HELPERS: Final = ("telehelper.datapath", "telehelper.netd")
 
 
@@ -78,8 +82,15 @@ def helpers(*names: str) -> list[int]:
     return found
 
 
+def kill(*pids: int) -> None:
+    """Kill processes before any of them can react to the end of another: all are stopped first."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, number)
+
+
 def machine() -> str:
-    """Describe links, addresses, routes and the resolver's configuration."""
+    """Describe links, addresses, routes and the resolver's configuration, without what they do by themselves."""
     parts = [Path("/etc/resolv.conf").read_text(), " ".join(sorted(os.listdir("/etc")))]
     for command in (
         "link",
@@ -90,7 +101,7 @@ def machine() -> str:
         "rule",
     ):
         done = subprocess.run(["ip", *command.split()], capture_output=True, text=True, check=True)
-        parts.append(done.stdout)
+        parts.append(CARRIER.sub("", done.stdout))
     return "\n".join(parts)
 
 

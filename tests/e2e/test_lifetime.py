@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.demo.clusters import pod_pids, private_runtime, start
-from tests.e2e.inside import Untouched, helpers, inside, run, wait_until
+from tests.e2e.inside import Untouched, helpers, inside, kill, run, wait_until
 from tests.e2e.kernels import Answer, Kernel, silent_server
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def test_killed_kernel_and_datapath() -> None:
     untouched = Untouched()
     with Kernel() as kernel:
         kernel.connect()
-        for pid in (kernel.pid, pid_of("datapath")):
-            os.kill(pid, signal.SIGKILL)
+        kill(kernel.pid, pid_of("datapath"))
         kernel.process.wait()
         untouched.check()
 
@@ -92,8 +91,7 @@ def test_killed_kernel_and_netd() -> None:
     untouched = Untouched()
     with Kernel() as kernel:
         kernel.connect()
-        for pid in (kernel.pid, pid_of("netd")):
-            os.kill(pid, signal.SIGKILL)
+        kill(kernel.pid, pid_of("netd"))
         kernel.process.wait()
         untouched.check()
 
@@ -103,8 +101,7 @@ def test_everything_killed_is_repaired_by_the_next_connect() -> None:
     untouched = Untouched()
     with Kernel() as kernel:
         kernel.connect()
-        for pid in [pid_of(name) for name in ("netd", "guardian", "datapath", "sweeper")]:
-            os.kill(pid, signal.SIGKILL)
+        kill(*(pid_of(name) for name in ("netd", "guardian", "datapath", "sweeper")))
         kernel.signal(signal.SIGKILL)
     # Nobody is left to put a file back; links and routes go by themselves.
     assert wait_until(lambda: not helpers() and not has_device())
@@ -179,8 +176,8 @@ def test_terminated_kernel() -> None:
 def test_interrupt_while_connected_disturbs_nothing() -> None:
     with Kernel() as kernel:
         kernel.connect()
-        kernel.start("import time", "time.sleep(20)")
-        time.sleep(0.2)  # until it sleeps
+        kernel.start("import time", "print('begins')", "time.sleep(20)")
+        assert kernel.line() == "begins"
         os.killpg(kernel.pid, signal.SIGINT)  # as a front end does: the whole process group
         assert kernel.answer(INTERRUPTED_WITHIN).error == "KeyboardInterrupt"
         check_works(kernel)

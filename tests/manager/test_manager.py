@@ -343,13 +343,13 @@ def test_limit_of_the_rate_of_flows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_limit_of_carriers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("telehelper.manager.mux_server.MAX_USERS", 1)
+    monkeypatch.setattr(sessions, "MAX_USERS", 1)
 
     async def scenario() -> None:
         async with near_side() as near:
             token = (await near.session()).token
             await near.carrier(token)
-            with pytest.raises(AssertionError, match="carriers already"):
+            with pytest.raises(AssertionError, match="1 carriers and watchers already"):
                 await near.carrier(token)
 
     run(scenario)
@@ -674,6 +674,26 @@ def test_too_many_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await near.session()
             assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    run(scenario)
+
+
+def test_too_many_watchers_of_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MAX_USERS", 2)
+
+    async def scenario() -> None:
+        async with near_side() as near:
+            request = pb.WatchClusterInfoRequest(token=(await near.session()).token)
+            watches = [near.stub.WatchClusterInfo(request) for _ in range(2)]
+            for watch in watches:
+                await watch.read()
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await near.stub.WatchClusterInfo(request).read()
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "2 carriers and watchers" in (refused.value.details() or "")
+            watches[0].cancel()  # who goes makes room
+            await until(lambda: near.manager.sessions.find(request.token).users == 1)
+            await near.stub.WatchClusterInfo(request).read()
 
     run(scenario)
 

@@ -12,8 +12,8 @@ ICMP other than echo and "destination unreachable".
 *Data flow.* ``receive_packet`` → :func:`packet.parse`, fragments by way of the `Reassembler` → the flow by its packed
 five-tuple (`Dial` and `TcpFlow`, `UdpFlow`, `EchoFlow`) → actions. ``receive_frame`` → the flow by its number → actions. A
 SYN or a first datagram without a flow makes one; any other segment without one is answered with RST. A datagram for the
-resolver leaves as ``LocalDatagram``; the shell answers with ``send_datagram``. A SYN that nobody answered leaves a tombstone: repeated, it stays unanswered, as in a
-network where its packets get lost, and is not dialed again.
+resolver leaves as ``LocalDatagram``; the shell answers with ``send_datagram``. A SYN that nobody answered leaves a
+tombstone: repeated, it stays unanswered, as in a network where its packets get lost, and is not dialed again.
 
 *Timers.* Each flow has one deadline, all of them share ``next_timer()``.
 
@@ -25,6 +25,7 @@ and what all of them hold by the pool.
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from telehelper.core.actions import Action, Drop, LocalDatagram
@@ -59,7 +60,6 @@ from telehelper.core.timers import Timers
 from telehelper.core.udp import UdpFlow
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Callable, Iterable
     from ipaddress import IPv4Address
 
@@ -183,7 +183,7 @@ class Stack:
                 self._settle(flow, now)
         return out
 
-    def send_datagram(self, five_tuple: FiveTuple, payload: bytes, _now: float) -> list[Action]:
+    def send_datagram(self, five_tuple: FiveTuple, payload: bytes) -> list[Action]:
         """Answer a ``LocalDatagram``: from its destination to its source."""
         key = reverse(to_key(five_tuple))
         if len(payload) > max_datagram(key):
@@ -215,17 +215,12 @@ class Stack:
     @property
     def drops(self) -> Counter[str]:
         """How often something was ignored, by reason."""
-        return self._table.drops
+        return self._table.drops + Counter({"fragments of an incomplete packet": self._fragments.given_up})
 
     @property
     def open_flows(self) -> int:
         """How many flows are open."""
         return len(self._by_number)
-
-    @property
-    def credit_taken(self) -> int:
-        """Bytes that all flows together may make us hold: the sum of their windows."""
-        return self._terms.pool.taken
 
     @property
     def totals(self) -> Totals:

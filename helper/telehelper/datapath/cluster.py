@@ -202,6 +202,18 @@ def _translate(error: grpc.aio.AioRpcError, relay: Relay) -> TelemagicError:
     return ManagerUnavailable(f"the traffic manager does not answer: {code.name.lower()} {details}".strip())
 
 
+def client_name() -> str:
+    """Return who we are, for the manager's log."""
+    try:
+        user = getpass.getuser()
+    except (
+        KeyError,
+        OSError,
+    ):  # in a container a user may have no name; since Python 3.13 that is an OSError
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
 class ManagerControl:
     """The control connection: one gRPC channel over one port-forward.
 
@@ -240,9 +252,8 @@ class ManagerControl:
         raise AssertionError("the last version's error is raised")
 
     async def _register(self, stub: manager_pb2_grpc.ManagerStub) -> Registration:
-        name = f"{getpass.getuser()}@{socket.gethostname()}"
         request = manager_pb2.OpenSessionRequest(
-            protocol=self.protocol, client_version=__version__, client_name=name
+            protocol=self.protocol, client_version=__version__, client_name=client_name()
         )
         self.session = Registration.of(await stub.OpenSession(request, timeout=RPC_TIMEOUT))
         return self.session

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 from telehelper.core.dns_actions import Action, Admit, Answer, AskCluster, AskUpstream, Drop, Forget
 from telehelper.core.dns_message import HEADER, NXDOMAIN, TC, encode_failure
 from telehelper.core.dns_resolver import UPSTREAM_TIMEOUT, Resolver
+from telehelper.datapath.alarm import Alarm
 from telehelper.errors import TelemagicError
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class DnsShell:
         )
         self._asking: dict[int, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._on_timer)
         self._expected: dict[bytes, asyncio.Event] = {}
         self._closed = False
         self.drops: Counter[str] = Counter()
@@ -187,7 +188,7 @@ class DnsShell:
     def tunnel_down(self) -> None:
         """Let what waits for the cluster wait a little for `tunnel_up`, then answer SERVFAIL."""
         self._resolver.tunnel_down(monotonic())
-        self._arm()
+        self._alarm.set(self._resolver.next_timer())
 
     def tunnel_up(self) -> None:
         """Ask the cluster again; the tunnel counts as up from the start."""
@@ -205,8 +206,7 @@ class DnsShell:
     async def close(self) -> None:
         """Give up what is under way, without answers; no callback is called after this."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         tasks = [*self._asking.values(), *self._ending]
         self._asking.clear()
         for task in tasks:
@@ -234,7 +234,7 @@ class DnsShell:
                     assert_never(action)
         for ended in self._resolver.take_ended():
             self.ended(ended)
-        self._arm()
+        self._alarm.set(self._resolver.next_timer())
 
     def _start(self, ident: int, work: Coroutine[None, None, None]) -> None:
         self._asking[ident] = self._loop.create_task(work)
@@ -246,15 +246,8 @@ class DnsShell:
             task.add_done_callback(self._ending.discard)
             task.cancel()
 
-    def _arm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        when = self._resolver.next_timer()
-        self._timer = None if when is None else self._loop.call_at(when, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._perform(self._resolver.handle_timer(monotonic()))
+    def _on_timer(self, now: float) -> None:
+        self._perform(self._resolver.handle_timer(now))
 
     async def _ask_upstream(self, ident: int, data: bytes, server: str) -> None:
         try:

@@ -110,7 +110,7 @@ class Engine:
         """Answer a datagram that came to the resolver's address, with what `names.query` was given as its client."""
         if not isinstance(client, FiveTuple):
             raise LocalProtocolError(f"a DNS answer for {client!r}")
-        self._perform(self.stack.send_datagram(client, data, monotonic()))
+        self._perform(self.stack.send_datagram(client, data))
 
     def open_sent(self, flow: int, rtt: float | None) -> None:
         """Note how long a flow waited for the tunnel, and the tunnel's round trip."""

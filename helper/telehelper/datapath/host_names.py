@@ -17,8 +17,9 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from telehelper.background import begin
 from telehelper.datapath.host_dns import PATH, STUB, find_layer, read_host_dns
-from telehelper.errors import ResolverError
+from telehelper.errors import ResolverError, TelemagicError
 from telehelper.messages import SetDns
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ class HostNames:
                 "DNS: this machine's resolver cannot be changed, so names resolve in this notebook only"
             )
         if self._asked not in ("", "none"):
-            self._watcher = asyncio.create_task(self._watch())
+            self._watcher = begin(self._watch())
 
     async def close(self) -> None:
         """Stop watching; netd undoes."""
@@ -226,7 +227,7 @@ class HostNames:
         self._set_again = now
         try:
             await self._set(self._asked)
-        except ResolverError as error:
+        except TelemagicError as error:  # netd may refuse it, or not answer in time, too
             self.mechanism = "none"
             self._note(f"DNS: {what}, and cannot be set again: {error}")
             return

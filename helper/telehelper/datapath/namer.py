@@ -135,6 +135,11 @@ class Namer:
         """Who answered each question last."""
         return self._shell.origins if self._shell is not None else {}
 
+    @property
+    def drops(self) -> Mapping[str, int]:
+        """What the resolver ignored, and how often, by reason."""
+        return self._shell.drops if self._shell is not None else {}
+
     def _policy(self, info: ClusterInfo, namespace: str) -> DnsPolicy:
         plan = self._router.plan
         networks = plan.routes if plan is not None else ()

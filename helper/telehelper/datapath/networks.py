@@ -10,6 +10,7 @@ import asyncio
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from telehelper.background import begin
 from telehelper.core import cidr
 from telehelper.core.resolv_conf import ResolvConf
 from telehelper.datapath.joining import Lingering, is_certain, join
@@ -85,7 +86,7 @@ class Networks:
         is_left_open = self._looks and not self._request.cidrs and not is_certain(info)
         if self._following is None and is_left_open:
             # The uplink knew everything and does not any more: another manager, with fewer rights.
-            self._following = asyncio.create_task(self._look_and_follow())
+            self._following = begin(self._look_and_follow())
 
     async def close(self) -> None:
         """Stop following."""
@@ -99,7 +100,7 @@ class Networks:
         explorer = self._explorer()
         self._own = await explorer.look()
         if not self._request.cidrs:
-            self._following = asyncio.create_task(explorer.follow(self._own_changed))
+            self._following = begin(explorer.follow(self._own_changed))
 
     async def _look_and_follow(self) -> None:
         explorer = self._explorer()

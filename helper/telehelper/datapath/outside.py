@@ -50,7 +50,7 @@ class NetworkNews:
         self._device = device  # returns the name of our own interface
         self._own = own  # called with what happened to that
         self._index = 0  # of that, for when it is gone
-        self._running: dict[int, bool] = {}  # links, as last told
+        self._running: dict[int, bool] = {}  # the links that there are, as last told
 
     def read(self, data: bytes) -> list[str]:
         """Return what is news in one datagram of rtnetlink messages, in words."""
@@ -76,12 +76,10 @@ class NetworkNews:
             if kind == _DELLINK or not flags & _UP:
                 self._own(DEVICE_DOWN)
             return ""
-        if self._running.get(index) == runs:
-            return ""
-        self._running[index] = runs
-        if kind == _DELLINK:
-            del self._running[index]
-        return f"{_name(index)} went {'up' if runs else 'down'}"
+        before = self._running.pop(index, None)
+        if kind == _NEWLINK:
+            self._running[index] = runs
+        return "" if runs == before else f"{_name(index)} went {'up' if runs else 'down'}"
 
     def _address(self, kind: int, body: bytes) -> str:
         _, _, _, scope, index = _ADDRESS.unpack_from(body)

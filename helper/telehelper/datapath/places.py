@@ -17,7 +17,8 @@ next round.
 *Certainty.* A pod is named if the address is its own, or of a service with exactly one ready endpoint. Many pods share a
 node's address: then only the node is named.
 
-*Silence.* What may not be read, or does not answer, stays unknown; a forbidden list is not asked for again for a while.
+*Silence.* What may not be read, or does not answer, stays unknown, and what is known stays known; a forbidden list is
+not asked for again for a while.
 
 Bounds: `KEPT` addresses, `WANTED` put down, `MAX_PAGES` of a list, `PODS` questions for single pods in a round.
 """
@@ -29,11 +30,13 @@ from collections import OrderedDict
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+from telehelper.background import begin
 from telehelper.datapath.agentless.catalog import PODS as POD_KIND
 from telehelper.datapath.agentless.catalog import SERVICES, SLICES, Kind
 from telehelper.datapath.agentless.index import Index
-from telehelper.datapath.agentless.objects import Endpoint, dig, read_pod
+from telehelper.datapath.agentless.objects import Endpoint, read_pod
 from telehelper.datapath.report import NOWHERE, Place
+from telehelper.discovery.fields import text
 from telehelper.errors import ClusterError, CredentialsRefused
 
 if TYPE_CHECKING:
@@ -110,6 +113,7 @@ class Places:
         self._seen = Index()  # what the last round listed
         self._seen_until = 0.0
         self._asking: asyncio.Task[None] | None = None
+        self._is_incomplete = False  # the present round: the API server did not answer all of it
 
     def place_of(self, address: Address) -> Place:
         """Return what an address is, as far as is known; asks for it if that is too little, or too old."""
@@ -138,7 +142,7 @@ class Places:
         if self.api is not None and len(self._wanted) < WANTED:
             self._wanted[address] = None
             if self._asking is None or self._asking.done():
-                self._asking = asyncio.get_running_loop().create_task(self._ask(self.api))
+                self._asking = begin(self._ask(self.api))
 
     def _is_listed(self, address: Address) -> bool:
         """Whether the last round's lists say all of an address; of a pod they do not surely tell the name."""
@@ -154,10 +158,12 @@ class Places:
             await asyncio.sleep(self._next_round - monotonic())
             self._next_round = monotonic() + PAUSE
             wanted, self._wanted = list(self._wanted), {}
+            self._is_incomplete = False
             try:
                 async with asyncio.timeout(ROUND):
                     await self._round(api, wanted)
             except TimeoutError:
+                self._is_incomplete = True
                 self._settle(dict.fromkeys(wanted, NOWHERE))
 
     async def _round(self, api: ApiReader, wanted: Sequence[Address]) -> None:
@@ -175,7 +181,8 @@ class Places:
             if found[address] == NOWHERE:
                 del found[address]
                 self._wanted[address] = None
-        self._seen, self._seen_until = index, monotonic() + FRESH
+        if not self._is_incomplete:
+            self._seen, self._seen_until = index, monotonic() + FRESH
         self._settle(found)
 
     def _scopes(self, wanted: Sequence[Address]) -> list[str]:
@@ -204,7 +211,7 @@ class Places:
             self._forbidden[path] = monotonic() + FORBIDDEN_AGAIN
             return False
         except ClusterError:
-            return True  # it does not answer; asking on, by namespace, would not help
+            self._is_incomplete = True  # it does not answer; asking on, by namespace, would not help
         return True
 
     async def _pods(self, api: ApiReader, scopes: Sequence[str], address: Address) -> list[Pod]:
@@ -219,6 +226,7 @@ class Places:
                 self._forbidden[path] = monotonic() + FORBIDDEN_AGAIN
                 continue
             except ClusterError:
+                self._is_incomplete = True
                 return []
             items = answer.get("items")
             read = (
@@ -237,11 +245,14 @@ class Places:
     # --- keeping
 
     def _settle(self, found: Mapping[Address, Place]) -> None:
-        changed = [
-            address
-            for address, place in found.items()
-            if self._keep(address, place, UNKNOWN_AGAIN if place == NOWHERE else FRESH)
-        ]
+        """Keep what a round has found, and of what it could not find what was known before."""
+        changed = []
+        for address, place in found.items():
+            before = self._known.get(address)
+            if place == NOWHERE and before is not None and self._is_incomplete:
+                self._keep(address, before.place, UNKNOWN_AGAIN)
+            elif self._keep(address, place, UNKNOWN_AGAIN if place == NOWHERE else FRESH):
+                changed.append(address)
         if changed:
             self._on_change()
 
@@ -263,8 +274,7 @@ async def _items(api: ApiReader, path: str, page: int) -> AsyncIterator[Json]:
         for item in items if isinstance(items, list) else ():
             if isinstance(item, dict):
                 yield item
-        token = dig(answer, "metadata", "continue")
-        following = token if isinstance(token, str) else ""
+        following = text(answer, "metadata", "continue")
         if not following:
             return
 

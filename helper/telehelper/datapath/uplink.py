@@ -7,6 +7,7 @@ import errno
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Self
 
+from telehelper.background import begin
 from telehelper.carrier import Carrier
 from telehelper.core.frames import SPOKEN, Frame, FrameType, decode_coded, encode_coded
 from telehelper.core.mux import Mux
@@ -175,26 +176,19 @@ class ManagerUplink:
         """Register, and open carriers and watch; on failure everything is closed again."""
         try:
             await self.control.open()
-            opening = [self._open_carrier() for _ in range(carriers)]
-            results = await asyncio.gather(*opening, return_exceptions=True)
-            self.carriers = [each for each in results if isinstance(each, TunnelCarrier)]
-            for error in results:
-                if isinstance(error, BaseException):
-                    raise error
+            # Each is ours to close from the moment it is open: we may be cancelled while another is being opened.
+            opening = [self.add_carrier() for _ in range(carriers)]
+            for result in await asyncio.gather(*opening, return_exceptions=True):
+                if isinstance(result, BaseException):
+                    raise result
             if not all(carrier.is_open for carrier in self.carriers):
                 # While the others were being opened; the tunnel did not know it yet, so nobody was told.
                 raise ManagerUnavailable("a carrier was lost right after HELLO")
         except BaseException:
             await self.close("connecting failed")
             raise
-        self._watch = asyncio.create_task(self._watch_info())
+        self._watch = begin(self._watch_info())
         return self
-
-    async def _open_carrier(self) -> TunnelCarrier:
-        control = self.control
-        return await TunnelCarrier(self._tunnel).open(
-            self._opener, self.pod, control.session, control.protocol
-        )
 
     async def wait_info(self) -> ClusterInfo:
         """Wait for the first word on the cluster's networks."""
@@ -203,7 +197,10 @@ class ManagerUplink:
 
     async def add_carrier(self) -> TunnelCarrier:
         """Open one more carrier of the same session."""
-        carrier = await self._open_carrier()
+        control = self.control
+        carrier = await TunnelCarrier(self._tunnel).open(
+            self._opener, self.pod, control.session, control.protocol
+        )
         self.carriers.append(carrier)
         return carrier
 

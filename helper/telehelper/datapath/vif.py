@@ -8,6 +8,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from telehelper.background import begin
 from telehelper.core.flows import Totals
 from telehelper.core.stack import Stack
 from telehelper.datapath.engine import Engine
@@ -138,7 +139,7 @@ class Vif:
         if what == DEVICE_DOWN:
             self._on_lost(f"the TUN device {self.name} was set down or deleted")
         elif self._repairing is None or self._repairing.done():
-            self._repairing = asyncio.create_task(self._repair())
+            self._repairing = begin(self._repair())
 
     async def _repair(self) -> None:
         await asyncio.sleep(SETTLE)
@@ -212,7 +213,7 @@ class Vif:
         if self._engine is None:
             return {}
         written = {"TUN queue full": self._tun.dropped} if self._tun is not None and self._tun.dropped else {}
-        return {**self._engine.stack.drops, **written}
+        return {**self._engine.stack.drops, **self.namer.drops, **written}
 
     def live(self) -> list[tuple[FlowStats, str]]:
         """Return the open flows with their states' names; see :meth:`Stack.live`."""

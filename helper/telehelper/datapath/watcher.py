@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
+from telehelper.background import begin
 from telehelper.datapath.json_text import dump, join, values_of
 from telehelper.observing import MIN_INTERVAL, Snapshot, SnapshotChanged
 
@@ -73,8 +74,7 @@ class Watcher:
             self._tell()
         self._interval = min(max(interval, MIN_INTERVAL), MAX_INTERVAL)
         if not self._closed:  # by a request that was made later, and needed not wait
-            self._task = asyncio.create_task(self._go_on())
-            self._task.add_done_callback(_raise_bug)
+            self._task = begin(self._go_on())
         return self._snapshot()
 
     def close(self) -> None:
@@ -119,9 +119,3 @@ class Watcher:
         told = dump([values_of(row) for row in events])
         parts |= {"flows": rows, "gone": dump(gone), "series": dump(series), "events": told}
         self._listener.send(SnapshotChanged(self._number, join(view.head(), parts)))
-
-
-def _raise_bug(task: asyncio.Task[None]) -> None:
-    # To the loop's handler, now and not when the task is collected
-    if not task.cancelled() and (error := task.exception()) is not None:
-        raise error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from telehelper.discovery import refused_service
@@ -57,6 +58,8 @@ RETRY: Final = 1.0  # seconds after an API server that did not answer: it may be
 INTERVAL: Final = 10.0  # seconds between two looks at a list that may not be watched
 RARELY: Final = 60.0  # seconds between two looks at what hardly ever changes, and at what was forbidden
 SETTLE: Final = 1.0  # seconds in which changes that come together become one
+# Drawing conclusions from thousands of pods, which change all the time, takes 0.1 s: that is done every twentieth part of it
+SHARE: Final = 20
 MAX_KEPT: Final = PAGE * PAGES * 2  # objects of one list; further ones are not looked at
 
 
@@ -106,18 +109,22 @@ class Explorer:
         ] = {}  # where a question found its answer: in the cluster, or in one namespace
         self._changed = asyncio.Event()
 
-    @property
-    def known(self) -> Discovered:
-        """What follows from the answers so far."""
+    async def known(self) -> Discovered:
+        """Return what follows from the answers so far.
+
+        In a thread: who looks around has flows to carry, too, and would hold them all up.
+        """
         listed = {question: {"items": list(kept.values())} for question, kept in self._lists.items()}
-        found = {**self._found, **listed}
-        return conclude(found, self._refused, self._resolv, self._namespace, self._excluded)
+        found, refused = {**self._found, **listed}, dict(self._refused)
+        return await asyncio.to_thread(
+            conclude, found, refused, self._resolv, self._namespace, self._excluded
+        )
 
     async def look(self) -> Discovered:
         """Ask everything, and return what is known then."""
         if self._reader is None:
             self._refused[NODES] = ApiServerUnavailable("there is no API server to ask")
-            return self.known
+            return await self.known()
         basic = {
             question: self._begin(self._ask_list(question))
             for question in FOLLOWED
@@ -138,7 +145,7 @@ class Explorer:
             if task in late and question not in self._lists:
                 words = f"no answer to {question} within {MAX_TIME:.0f} s"
                 self._refused.setdefault(question, ApiServerUnavailable(words))
-        return self.known
+        return await self.known()
 
     async def follow(self, on_change: Callable[[Discovered], None], interval: float = INTERVAL) -> None:
         """Tell of each change after a look; ends by being cancelled.
@@ -150,7 +157,8 @@ class Explorer:
         interval
             Seconds between two looks at what may not be watched.
         """
-        told = self.known
+        told = await self.known()
+        pause = 0.0
         async with asyncio.TaskGroup() as group:
             if self._reader is not None:
                 for question in FOLLOWED:
@@ -158,9 +166,11 @@ class Explorer:
                 group.create_task(self._ask_rarely(max(interval, RARELY)))
             while True:
                 await self._changed.wait()
-                await asyncio.sleep(min(SETTLE, interval))
+                await asyncio.sleep(max(min(SETTLE, interval), pause))
                 self._changed.clear()
-                now = self.known
+                began = monotonic()
+                now = await self.known()
+                pause = SHARE * (monotonic() - began)
                 if now != told:
                     told = now
                     on_change(now)

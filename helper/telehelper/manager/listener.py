@@ -16,6 +16,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Final
 
+from telehelper.background import begin
 from telehelper.tcp_stream import TcpStream
 from telehelper.tls_stream import TlsStream
 
@@ -73,7 +74,7 @@ class Listener:
         family, _, _, _, address = found[0]
         self._socket = socket.create_server(address[:2], family=family, backlog=BACKLOG)
         self._socket.setblocking(False)
-        self._accepting = self._loop.create_task(self._accept_all(self._socket))
+        self._accepting = begin(self._accept_all(self._socket))
         bound: int = self._socket.getsockname()[1]
         return bound
 

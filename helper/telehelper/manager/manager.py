@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
+from telehelper.background import begin
 from telehelper.core.resolv_conf import parse_resolv_conf
 from telehelper.discovery.discovery import ApiReader, Explorer
 from telehelper.manager.certificate import make_identity
@@ -101,8 +102,8 @@ class Manager:
             raise
         await self._grpc.start()
         self._tasks = [
-            asyncio.ensure_future(self.board.follow(self._explorer(), self.config.poll_interval)),
-            asyncio.ensure_future(self._sweep()),
+            begin(self.board.follow(self._explorer(), self.config.poll_interval)),
+            begin(self._sweep()),
         ]
 
     async def drain(self, grace: float | None = None) -> None:

@@ -14,7 +14,6 @@ from telehelper.core.mux import Mux
 from telehelper.errors import TunnelError
 from telehelper.manager.carrier_flows import CarrierFlows
 from telehelper.manager.listener import Listener
-from telehelper.manager.sessions import MAX_USERS
 from telehelper.manager.shared import Shared
 
 if TYPE_CHECKING:
@@ -86,12 +85,11 @@ class ServedCarrier:
         if session is None:
             self._refuse(WRONG_TOKEN, "no such session, or it has expired")
             return
-        if session.users >= MAX_USERS:
-            self._refuse(TOO_MANY, f"the session has {MAX_USERS} carriers already")
+        if not self._server.sessions.attach(session):
+            self._refuse(TOO_MANY, f"the session has {session.users} carriers and watchers already")
             return
         self._welcome()
         self._session = session
-        self._server.sessions.attach(session)
         self._flows = self._server.make_flows(self.carrier, session, version)
         self.carrier.send(encode_coded(FrameType.HELLO, 0, version))
 

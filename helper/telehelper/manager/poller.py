@@ -42,13 +42,9 @@ class Poller:
         return len(self._owners)
 
     def watch(self, fd: int, owner: Pollable, mask: int = MASK) -> None:
-        """Tell `owner` from now on; what is ready already is told in the loop's next turn."""
+        """Tell `owner` from now on, if need be in another's place; what is ready already is told in the next turn."""
         if fd not in self._owners:
             self._epoll.register(fd, mask)
-        self._owners[fd] = owner
-
-    def hand_over(self, fd: int, owner: Pollable) -> None:
-        """Tell somebody else about a socket that is watched already."""
         self._owners[fd] = owner
 
     def forget(self, fd: int) -> None:

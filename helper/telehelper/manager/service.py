@@ -97,7 +97,11 @@ class ManagerService(manager_pb2_grpc.ManagerServicer):
         if session is None:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no such session, or it has expired")
             raise AssertionError("abort raises")
-        self._sessions.attach(session)
+        if not self._sessions.attach(session):
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"the session has {session.users} carriers and watchers already",
+            )
         try:
             async for info in self._board.watch():
                 yield to_message(info)

@@ -99,9 +99,12 @@ class SessionTable:
                 found = session
         return found
 
-    def attach(self, session: Session) -> None:
-        """Note one more watch stream or carrier."""
+    def attach(self, session: Session) -> bool:
+        """Note one more watch stream or carrier; False if the session has too many already."""
+        if session.users >= MAX_USERS:
+            return False
         session.users += 1
+        return True
 
     def detach(self, session: Session, now: float) -> None:
         """Note that a watch stream or carrier has ended."""

@@ -12,6 +12,7 @@ import os
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Self
 
+from telehelper.background import begin
 from telehelper.core.credit import CreditPool
 from telehelper.core.frames import (
     Frame,
@@ -82,7 +83,7 @@ class AgentlessCarrier:
 
     def start(self) -> Self:
         """Begin to watch over the API server."""
-        self._watch = asyncio.create_task(self._watch_over())
+        self._watch = begin(self._watch_over())
         return self
 
     # --- CarrierLike

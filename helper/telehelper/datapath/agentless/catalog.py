@@ -11,6 +11,7 @@ import contextlib
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from telehelper.background import begin
 from telehelper.datapath.agentless.index import Index
 from telehelper.datapath.agentless.objects import (
     EndpointSlice,
@@ -81,7 +82,7 @@ class Feed:
 
     async def start(self) -> None:
         """Fill the index for the first time and follow from then on; a ClusterError if the list may not be read."""
-        self._task = asyncio.create_task(self._run())
+        self._task = begin(self._run())
         try:
             async with asyncio.timeout(FIRST_LIST):
                 await asyncio.shield(self._loaded)

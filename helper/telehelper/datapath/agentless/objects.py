@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from telehelper.discovery.fields import field, text
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -96,13 +98,6 @@ class Pod:
     node: str = ""  # empty while it has none
 
 
-def dig(value: object, *path: str) -> object:
-    """Follow a path of keys; None where it breaks off."""
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
 def _dicts(value: object, limit: int) -> list[Json]:
     return [each for each in value[:limit] if isinstance(each, dict)] if isinstance(value, list) else []
 
@@ -128,7 +123,7 @@ def _addresses(values: object) -> tuple[Address, ...]:
 
 def key_of(item: Json) -> Key | None:
     """Return an object's key; None if it has no valid name and namespace."""
-    return _key(dig(item, "metadata", "namespace"), dig(item, "metadata", "name"))
+    return _key(field(item, "metadata", "namespace"), field(item, "metadata", "name"))
 
 
 def _key(namespace: object, name: object) -> Key | None:
@@ -140,7 +135,7 @@ def _ports(values: object) -> Iterator[tuple[str, str, int]]:
     for port in _dicts(values, MAX_PORTS):
         number, protocol = port.get("port"), _text(port.get("protocol") or "TCP")
         if isinstance(number, int) and 0 < number < 1 << 16 and protocol in _PROTOCOLS:
-            yield _text(port.get("name")), protocol, number
+            yield text(port, "name"), protocol, number
 
 
 def _node(value: object) -> str:
@@ -153,49 +148,49 @@ def read_service(item: Json) -> Service | None:
     key = key_of(item)
     if key is None:
         return None
-    spec = dig(item, "spec")
+    spec = field(item, "spec")
     affinity = 0.0
-    if dig(spec, "sessionAffinity") == "ClientIP":
-        seconds = dig(spec, "sessionAffinityConfig", "clientIP", "timeoutSeconds")
+    if field(spec, "sessionAffinity") == "ClientIP":
+        seconds = field(spec, "sessionAffinityConfig", "clientIP", "timeoutSeconds")
         affinity = DEFAULT_AFFINITY
         if isinstance(seconds, int) and 0 < seconds <= MAX_AFFINITY:
             affinity = float(seconds)
-    if dig(spec, "type") == "ExternalName":
-        return Service(key, external_name=_text(dig(spec, "externalName")).rstrip("."))
-    addresses = _addresses(dig(spec, "clusterIPs")) or _addresses([dig(spec, "clusterIP")])
-    ports = tuple(ServicePort(*port) for port in _ports(dig(spec, "ports")))
+    if field(spec, "type") == "ExternalName":
+        return Service(key, external_name=text(spec, "externalName").rstrip("."))
+    addresses = _addresses(field(spec, "clusterIPs")) or _addresses([field(spec, "clusterIP")])
+    ports = tuple(ServicePort(*port) for port in _ports(field(spec, "ports")))
     return Service(key, addresses, ports, affinity=affinity)
 
 
 def _pod_behind(target: object, namespace: str) -> Key | None:
-    if dig(target, "kind") != "Pod":
+    if field(target, "kind") != "Pod":
         return None
     # A reference to another namespace would lend a stranger's service our right to forward.
-    found = _key(dig(target, "namespace") or namespace, dig(target, "name"))
+    found = _key(field(target, "namespace") or namespace, field(target, "name"))
     return found if found is not None and found.namespace == namespace else None
 
 
 def read_slice(item: Json) -> EndpointSlice | None:
     """Read an EndpointSlice (discovery.k8s.io/v1); None for one of names, or of no service."""
     key = key_of(item)
-    service = _text(dig(item, "metadata", "labels", SERVICE_LABEL))
-    if key is None or not _LABEL.fullmatch(service) or dig(item, "addressType") not in ("IPv4", "IPv6"):
+    service = text(item, "metadata", "labels", SERVICE_LABEL)
+    if key is None or not _LABEL.fullmatch(service) or field(item, "addressType") not in ("IPv4", "IPv6"):
         return None
     endpoints = []
-    for entry in _dicts(dig(item, "endpoints"), MAX_ENDPOINTS):
+    for entry in _dicts(field(item, "endpoints"), MAX_ENDPOINTS):
         address = next(
             iter(_addresses(entry.get("addresses"))), None
         )  # the others are no longer used (KEP-752)
         if address is None:
             continue
-        hostname = _text(entry.get("hostname"))
+        hostname = text(entry, "hostname")
         is_ready = (
-            dig(entry, "conditions", "ready") is not False
+            field(entry, "conditions", "ready") is not False
         )  # unknown counts as ready (EndpointConditions)
         pod = _pod_behind(entry.get("targetRef"), key.namespace)
         name, node = hostname if _LABEL.fullmatch(hostname) else "", _node(entry.get("nodeName"))
         endpoints.append(Endpoint(address, pod, name, is_ready, node))
-    ports = tuple(EndpointPort(*port) for port in _ports(dig(item, "ports")))
+    ports = tuple(EndpointPort(*port) for port in _ports(field(item, "ports")))
     return EndpointSlice(key, Key(key.namespace, service), tuple(endpoints), ports)
 
 
@@ -207,14 +202,14 @@ def read_endpoints(item: Json) -> EndpointSlice | None:
     key = key_of(item)
     if key is None:
         return None
-    subsets = _dicts(dig(item, "subsets"), MAX_PORTS)
+    subsets = _dicts(field(item, "subsets"), MAX_PORTS)
     ports = [tuple(EndpointPort(*port) for port in _ports(subset.get("ports"))) for subset in subsets]
     endpoints = []
     for subset, own in zip(subsets, ports, strict=True):
-        for is_ready, field in ((True, "addresses"), (False, "notReadyAddresses")):
-            for entry in _dicts(subset.get(field), MAX_ENDPOINTS) if own == ports[0] else ():
+        for is_ready, part in ((True, "addresses"), (False, "notReadyAddresses")):
+            for entry in _dicts(subset.get(part), MAX_ENDPOINTS) if own == ports[0] else ():
                 address = _address(entry.get("ip"))
-                hostname = _text(entry.get("hostname"))
+                hostname = text(entry, "hostname")
                 if address is not None:
                     pod = _pod_behind(entry.get("targetRef"), key.namespace)
                     name = hostname if _LABEL.fullmatch(hostname) else ""
@@ -225,8 +220,10 @@ def read_endpoints(item: Json) -> EndpointSlice | None:
 def read_pod(item: Json) -> Pod | None:
     """Read a Pod (v1); None for one that is over."""
     key = key_of(item)
-    if key is None or _text(dig(item, "status", "phase")) in _OVER:
+    if key is None or text(item, "status", "phase") in _OVER:
         return None
-    several = [entry.get("ip") for entry in _dicts(dig(item, "status", "podIPs"), MAX_PORTS)]
-    addresses = _addresses(several) or _addresses([dig(item, "status", "podIP")])
-    return Pod(key, addresses, dig(item, "spec", "hostNetwork") is True, _node(dig(item, "spec", "nodeName")))
+    several = [entry.get("ip") for entry in _dicts(field(item, "status", "podIPs"), MAX_PORTS)]
+    addresses = _addresses(several) or _addresses([field(item, "status", "podIP")])
+    return Pod(
+        key, addresses, field(item, "spec", "hostNetwork") is True, _node(field(item, "spec", "nodeName"))
+    )

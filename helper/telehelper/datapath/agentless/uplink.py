@@ -6,6 +6,7 @@ import asyncio
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Self
 
+from telehelper.background import begin
 from telehelper.core.resolv_conf import ResolvConf
 from telehelper.datapath.agentless.carrier import AgentlessCarrier
 from telehelper.datapath.agentless.catalog import Catalog, open_catalog
@@ -64,7 +65,7 @@ class AgentlessUplink:
         except BaseException:
             await self.close("connecting failed")
             raise
-        self._following = asyncio.create_task(self._explorer.follow(self._discovered))
+        self._following = begin(self._explorer.follow(self._discovered))
         return self
 
     @property
