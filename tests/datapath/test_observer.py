@@ -247,6 +247,16 @@ def test_failures_are_events_each_kind_once() -> None:
     bench(work)
 
 
+def test_a_refusal_that_only_sounds_like_ours_is_a_failure_of_its_service() -> None:
+    async def work(it: Bench) -> None:
+        it.fails(1, "refused", "not yours: uid 0's")
+        assert await it.events() == [
+            ("refused", "198.18.0.9:5432", "the other side says: not yours: uid 0's", 1)
+        ]
+
+    bench(work)
+
+
 def test_names_that_do_not_resolve_are_events() -> None:
     async def work(it: Bench) -> None:
         it.vif.namer.ended(Ended(1.0, "nosuch.shop", (), "no such name"))

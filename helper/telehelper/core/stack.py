@@ -197,7 +197,7 @@ class Stack:
     def snapshot(self, _now: float) -> list[FlowRecord]:
         """Return a copy of the flow table: closed flows, oldest first, then the open ones."""
         opened = [flow.stats.to_record(flow.state_name) for flow in self._by_number.values()]
-        return [*self._table.closed, *opened]
+        return [*self._table.strangers, *self._table.closed, *opened]
 
     def live(self) -> list[tuple[FlowStats, str]]:
         """Return the open flows with their states' names, oldest first; the counters go on changing."""
