@@ -10,6 +10,7 @@ import grpc
 
 from telehelper.core.frames import SPOKEN
 from telehelper.discovery.message import to_message
+from telehelper.manager.sessions import MAX_USERS
 from telehelper.rpc import manager_pb2 as pb
 from telehelper.rpc import manager_pb2_grpc
 
@@ -97,6 +98,10 @@ class ManagerService(manager_pb2_grpc.ManagerServicer):
         if session is None:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no such session, or it has expired")
             raise AssertionError("abort raises")
+        if session.users >= MAX_USERS:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"the session has {MAX_USERS} streams already"
+            )
         self._sessions.attach(session)
         try:
             async for info in self._board.watch():

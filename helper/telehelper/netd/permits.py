@@ -83,6 +83,8 @@ def check_open(request: OpenVif) -> None:
 
 def _parsed(parse: Callable[[str], _T], text: str, what: str) -> _T:
     try:
+        if "%" in text:  # an IPv6 address may end in it and any text at all, line ends included
+            raise ValueError
         return parse(text)
     except ValueError:
         raise HelperRefused(f"{text!r:.60} is no {what}") from None
@@ -140,7 +142,6 @@ def check_dns(request: SetDns, config: VifConfig) -> None:
     if request.mechanism not in ("auto", "resolved", "resolvconf", "none"):
         raise HelperRefused(f"{request.mechanism!r:.40} is no mechanism: auto, resolved, resolvconf or none")
     nameserver = _parsed(ip_address, request.nameserver, "address")
-    # An IPv6 address may end in "%" and any text at all, line ends included: it must be written as we would.
     plain = str(ip_address(nameserver.packed)) == request.nameserver
     if not plain or not any(nameserver in network_of(item) for item in config):
         raise HelperRefused(f"the nameserver {request.nameserver!r:.60} is not behind the interface")

@@ -20,6 +20,10 @@ VNET_HDR_SIZE: Final = 10  # bytes; struct virtio_net_hdr without num_buffers
 
 TUNSETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454CA, 0x400454D0, 0x400454D8
 IFF_TUN, IFF_NO_PI, IFF_VNET_HDR = 0x1, 0x1000, 0x4000
+# What is set to 1 (Documentation/networking/ip-sysctl.rst): no link-local address, nor asking for routers
+# (IN6_ADDR_GEN_MODE_NONE); and no packet whose source is not behind this interface, for its owner could else write
+# packets as from any host, to this machine's services and, where it forwards, to others. IPv6 has no such setting.
+SETTINGS: Final = (("ipv6", "addr_gen_mode"), ("ipv4", "rp_filter"))
 # Best first: TUN_F_CSUM 1, TSO4 2, TSO6 4; and USO4 0x20, USO6 0x40, from Linux 6.2
 OFFLOADS: Final = (0x67, 0x07, 0)
 
@@ -56,14 +60,12 @@ def open_vif(device: str = DEVICE, ioctl: Callable[..., Any] = fcntl.ioctl) -> V
     except OSError as error:
         os.close(fd)
         raise VifError(f"cannot make a TUN interface: {error.strerror}", hint=HINT) from error
-    silence(name)
+    for what in SETTINGS:
+        tame(name, *what)
     return vif
 
 
-def silence(name: str, sysctl: str = "/proc/sys/net/ipv6/conf") -> None:
-    """Keep the kernel from giving the interface a link-local address and soliciting routers through it.
-
-    1 is IN6_ADDR_GEN_MODE_NONE (linux/if_link.h). Only noise is lost if it cannot be set, say without IPv6.
-    """
-    with suppress(OSError), open(f"{sysctl}/{name}/addr_gen_mode", "wb", buffering=0) as file:
+def tame(name: str, family: str, setting: str, sysctl: str = "/proc/sys/net") -> None:
+    """Set one of an interface's :data:`SETTINGS` to 1. In a container /proc/sys may be read-only, or IPv6 not there."""
+    with suppress(OSError), open(f"{sysctl}/{family}/conf/{name}/{setting}", "wb", buffering=0) as file:
         file.write(b"1")
