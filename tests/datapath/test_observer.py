@@ -56,6 +56,7 @@ def status() -> Status:
 
 class Router:
     plan: RoutePlan | None = None
+    resolver = IPv4Address("198.19.240.1")
     asked = 0
 
     def rows(self, _names: object) -> tuple[RouteRow, ...]:
@@ -193,6 +194,17 @@ def test_who_knows_owners_and_places_is_asked() -> None:
         assert row["name"] == "postgres.shop"
         it.observer.forget(1)
         assert owners.forgotten == [1]
+
+    bench(work)
+
+
+def test_of_questions_to_the_resolver_nobodys_owner_is_kept() -> None:
+    async def work(it: Bench) -> None:
+        owners = it.observer.owners = Owners()
+        it.opens(1, dst=Router.resolver, sport=77)
+        assert owners.owner_of(1) == NOBODY
+        it.opens(2, sport=77)
+        assert owners.owner_of(2).pid == 77
 
     bench(work)
 

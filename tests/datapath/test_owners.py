@@ -307,6 +307,23 @@ def test_before_the_start_and_after_the_end_flows_are_nobodys() -> None:
     asyncio.run(main())
 
 
+def test_however_many_flows_others_open_ours_stay_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owners, "KEPT", 3)
+
+    async def work(it: Bench) -> None:
+        with udp() as sock:
+            mine = it.open(sock)
+            monkeypatch.setattr(it.owners, "find_socket", lambda _five: Socket(54321, 1))
+            theirs = [it.open(sock) for _ in range(10)]
+            assert it.owners.uid_of(mine) == UID
+            assert [it.owners.uid_of(flow) for flow in theirs[-4:]] == [-1, 54321, 54321, 54321]
+            assert it.owners.owner_of(theirs[-1]) == Owner(54321)
+            it.owners.forget(theirs[-1])
+            assert it.owners.uid_of(theirs[-1]) == -1
+
+    run(work)
+
+
 def test_without_a_child_flows_still_have_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("telehelper.datapath.searcher.COMMAND", ("/nonexistent/python",))
 

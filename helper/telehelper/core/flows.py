@@ -167,10 +167,11 @@ class FlowTable:
         self.drops: Counter[str] = Counter()
         self._closed_totals = Totals(0, 0, 0)
 
-    def close(self, stats: FlowStats, state: str, reason: str, now: float) -> None:
-        """Move a flow to its ring."""
-        ring = self.strangers if stats.is_strangers else self.closed
-        ring.append(stats.to_record(state, now, reason))
+    def close(self, stats: FlowStats, state: str, reason: str, now: float, *, is_kept: bool = True) -> None:
+        """Move a flow to its ring, or only count it."""
+        if is_kept:
+            ring = self.strangers if stats.is_strangers else self.closed
+            ring.append(stats.to_record(state, now, reason))
         flows, up, down = self._closed_totals
         self._closed_totals = Totals(flows + 1, up + stats.bytes_up, down + stats.bytes_down)
 

@@ -373,7 +373,9 @@ class Stack:
             del self._tcp[flow.key]
             if isinstance(flow, Dial) and flow.is_silent:
                 self._bury(flow, now)
-        self._table.close(flow.stats, flow.state_name, flow.reason, now)
+        # As with questions by UDP: names are everybody's on this machine, and who asks much pushes no flow out.
+        is_kept = not self._is_resolver(flow.key)
+        self._table.close(flow.stats, flow.state_name, flow.reason, now, is_kept=is_kept)
 
     def _bury(self, dial: Dial, now: float) -> None:
         self._tombstones.pop(dial.key, None)

@@ -210,6 +210,8 @@ class Observer:
         self.events.note(NOT_YOURS, who, line)
 
     def _flow_opened(self, stats: FlowStats) -> None:
+        if stats.five_tuple.dst == self._vif.router.resolver:
+            return  # a question to us: of these nothing is kept
         stats.dns = self._lookups.take(stats.five_tuple.dst, stats.opened_at)
         self.owners.flow_opened(stats.flow, stats.five_tuple)
         self.places.place_of(stats.five_tuple.dst)  # so that it is known when it is asked for

@@ -96,6 +96,9 @@ class Owners:
         self._notebooks = notebooks
         self._on_found = on_found
         self._flows: dict[int, _Flow] = {}
+        self._others: dict[
+            int, _Flow
+        ] = {}  # likewise, of other users: however many they open, ours stay known
         self._holders: OrderedDict[int, Process] = OrderedDict()
         self._lately: OrderedDict[int, None] = OrderedDict()  # pids
         self._waiting: OrderedDict[int, list[int]] = OrderedDict()  # flows by inode
@@ -113,9 +116,10 @@ class Owners:
         found = self.find_socket(five_tuple)
         if found is None:
             return
-        kept = self._flows[flow] = _Flow(found.uid, monotonic())
-        if len(self._flows) > KEPT:
-            del self._flows[next(iter(self._flows))]
+        flows = self._flows if found.uid in (os.geteuid(), ROOT) else self._others
+        kept = flows[flow] = _Flow(found.uid, monotonic())
+        if len(flows) > KEPT:
+            del flows[next(iter(flows))]
         holder = self._holders.get(found.inode)
         may_look = os.geteuid() in (found.uid, ROOT)
         if holder is None and may_look:
@@ -139,12 +143,12 @@ class Owners:
 
     def uid_of(self, flow: int) -> int:
         """Return whose flow it is; -1 if that is not known."""
-        kept = self._flows.get(flow)
+        kept = self._find(flow)
         return kept.uid if kept is not None else -1
 
     def owner_of(self, flow: int) -> Owner:
         """Return all that is known by now."""
-        kept = self._flows.get(flow)
+        kept = self._find(flow)
         if kept is None:
             return NOBODY
         kernel = kept.kernel
@@ -156,6 +160,7 @@ class Owners:
     def forget(self, flow: int) -> None:
         """Learn that a flow's owner will not be asked for any more."""
         self._flows.pop(flow, None)
+        self._others.pop(flow, None)
 
     def start(self, sockets: SockDiag) -> None:
         """Begin to look for owners; the first search is for nobody, so that the child is there for the next."""
@@ -189,6 +194,9 @@ class Owners:
         if holder is not None:
             self._remember(inode, holder)
         return holder
+
+    def _find(self, flow: int) -> _Flow | None:
+        return self._flows.get(flow) or self._others.get(flow)
 
     def _wait_for(self, flow: int, inode: int) -> None:
         flows = self._waiting.setdefault(inode, [])
@@ -233,7 +241,7 @@ class Owners:
             self._holders.popitem(last=False)
 
     def _tell(self, flow: int, holder: Process) -> None:
-        kept = self._flows.get(flow)
+        kept = self._find(flow)
         if kept is not None:
             self._take(kept, holder)
             self._on_found(flow)
