@@ -11,6 +11,8 @@ from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, Final
 
+from telehelper.errors import printable as printable  # for all that shows itself
+
 from telemagic import production
 from telemagic.style import STYLE
 
@@ -324,8 +326,3 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     minutes = whole // 60
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def printable(text: str) -> str:
-    """Return text that cannot steer a terminal: control characters become visible."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)

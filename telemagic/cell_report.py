@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from telemagic import cards
@@ -200,11 +199,17 @@ def _service(row: FlowRow) -> str:
     return f"[{name}]:{row.dport}" if ":" in name else f"{name}:{row.dport}"
 
 
+def _median(values: Sequence[float]) -> float:
+    from statistics import median  # late: with fractions and decimal, which nothing else at loading needs
+
+    return median(values)
+
+
 def _line(service: str, rows: Sequence[FlowRow]) -> Line:
     times = []
     for _, _, of in TIMES:
         known = [of(row) for row in rows if of(row) >= 0]
-        times.append(median(known) if known else None)
+        times.append(_median(known) if known else None)
     return Line(
         service,
         len(rows),

@@ -23,6 +23,8 @@ PRIORITY: Final = 200  # above all of IPython's own matchers, of which the files
 
 # A line of ours, also behind `df =` and indented; a plain startswith would miss these.
 _LINE: Final = re.compile(r"(?:^|=)\s*(?P<magic>%{1,2}tele)\s(?P<rest>.*)$", re.DOTALL)
+# Names come from kubeconfigs and clusters. What IPython would take for more than a word is not offered: it runs `{…}`.
+_SPECIAL: Final = frozenset(" {}$;'\"`\\")
 
 
 class Known(Protocol):
@@ -85,11 +87,15 @@ def _first(tree: Tree, fragment: str) -> Iterator[Choice]:
 def _answer(fragment: str, choices: Iterable[Choice]) -> Answer:
     fitting: dict[Choice, None] = {}  # in order, each once
     for choice in choices:
-        if choice.text.startswith(fragment):
+        if choice.text.startswith(fragment) and _is_a_word(choice.text):
             fitting[choice] = None
             if len(fitting) == MAX_SHOWN:
                 break
     return Answer(fragment, tuple(fitting))
+
+
+def _is_a_word(text: str) -> bool:
+    return text.isprintable() and _SPECIAL.isdisjoint(text)
 
 
 @dataclass(slots=True)

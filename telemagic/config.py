@@ -6,8 +6,8 @@ before each line that uses them, so an edit counts at once. A file that cannot b
 key, not something to guess about.
 
 A pyproject.toml may have come with somebody else's repository, or lie in a directory above that others write to, so it
-is not trusted like the user's own file. It cannot choose the kubeconfig, which may name programs to run; it can add
-patterns of production but not take any away; and one that belongs to another user is refused.
+is not trusted like the user's own file. `PERSONAL` has what it cannot choose, and why; it can add patterns of production
+but not take any away; and one that belongs to another user is refused.
 """
 
 from __future__ import annotations
@@ -83,6 +83,14 @@ OF_COMMANDS: Final = {
     "install": ("context", "kubeconfig"),
 }
 
+# What is not a project's to choose, and why; of some keys a value only.
+PERSONAL: Final = {
+    "kubeconfig": "it may name programs to run",
+    "manager_namespace": "whoever runs the traffic manager sees what goes to the cluster, and answers for its names",
+    "on_conflict": "take gives the cluster networks that are another's on this machine",
+}
+_HARMLESS: Final = {"on_conflict": ("refuse", "exclude", "map")}
+
 MAX_FOREIGN: Final = 1 << 20  # bytes of another user's file that are looked at
 _OURS: Final = b"tool.telemagic"  # what is in a pyproject.toml that says something to us
 
@@ -156,10 +164,13 @@ def _foreign(path: Path, uid: int) -> dict[str, Any]:
     """Refuse another user's file, if there is anything for us in it."""
     try:
         with path.open("rb") as file:
-            is_for_us = _OURS in file.read(MAX_FOREIGN)
+            return _nothing_for_us(path, uid, file.read(MAX_FOREIGN))
     except OSError:
         return {}
-    if is_for_us:
+
+
+def _nothing_for_us(path: Path, uid: int, data: bytes) -> dict[str, Any]:
+    if _OURS in data:
         raise ConfigError(
             f"{path} has defaults for telemagic but belongs to another user (uid {uid})",
             hint="make it yours, work in another directory, or remove its [tool.telemagic]",
@@ -168,14 +179,22 @@ def _foreign(path: Path, uid: int) -> dict[str, Any]:
 
 
 def _understand(path: Path, table: str) -> dict[str, Any]:
+    data = b""
     try:
-        document: Any = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            uid = os.fstat(
+                file.fileno()
+            ).st_uid  # once more: whose directory it is may have put another there
+            data = file.read()
+        if table and uid not in (os.geteuid(), 0):
+            return _nothing_for_us(path, uid, data)
+        document: Any = tomllib.loads(data.decode())
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read: {error.strerror}", hint=f"check that it is yours: ls -l {path}"
         ) from error
     except ValueError as error:  # TOML's own error, and that of text that is none, are ValueErrors
-        if table and _OURS not in path.read_bytes():
+        if table and _OURS not in data:
             return {}  # another tool's file, in which nothing is for us
         raise ConfigError(f"{path} is not TOML: {error}", hint="correct the line") from error
     for name in table.split(".") if table else ():
@@ -184,11 +203,12 @@ def _understand(path: Path, table: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ConfigError(f"{where} must be a table", hint='write it like context = "demo"')
     found = validated(document, where)
-    if table and "kubeconfig" in found:
-        raise ConfigError(
-            f"{where}: kubeconfig is not a project's to choose, for it may name programs to run",
-            hint="say it by --kubeconfig, %config TeleMagics.kubeconfig or ~/.config/telemagic/config.toml",
-        )
+    for name in sorted(PERSONAL.keys() & found.keys() if table else ()):
+        if found[name] not in _HARMLESS.get(name, ()):
+            raise ConfigError(
+                f"{where}: {name} is not a project's to choose: {PERSONAL[name]}",
+                hint=f"say it by --{name.replace('_', '-')}, %config TeleMagics.{name} or ~/.config/telemagic/config.toml",
+            )
     return found
 
 

@@ -13,6 +13,8 @@ from telehelper.errors import ControlError, HelperLost, HelperRefused
 from telehelper.messages import PROTOCOL_VERSION, Failed, Hello, Message, Welcome
 from telehelper.private import is_own, peer_of
 
+from telemagic.clean import clean_message
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -156,7 +158,7 @@ class ControlClient:
         try:
             while data := await self._reader.read(READ_SIZE):
                 for envelope in decoder.feed(data):
-                    self._dispatch(envelope.id, envelope.body)
+                    self._dispatch(envelope.id, clean_message(envelope.body))
         except ControlError as error:
             reason = f"the helper sent nonsense: {error}"
         except OSError as error:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from telehelper.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -172,6 +174,7 @@ class Builder:
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._words: dict[str, dict[str, int]] = {}  # per column of text: each word's number
+        self._shown: dict[str, dict[str, int]] = {}  # likewise, of printable words, which may be fewer
         self._pieces: dict[str, list[Any]] = {column.name: [] for column in schema}
 
     def add(self, values: Mapping[str, Sequence[Any]]) -> None:
@@ -193,8 +196,9 @@ class Builder:
 
         if column.dtype in _TEXT:
             words = self._words.setdefault(column.name, {})
+            shown = self._shown.setdefault(column.name, {})
             for word in set(values).difference(words):
-                words[word] = len(words)
+                words[word] = shown.setdefault(printable(word), len(shown))
             return np.fromiter(map(words.__getitem__, values), dtype=np.int32, count=len(values))
         if column.dtype == "boolean":
             return np.array([-1 if value is None else int(value) for value in values], dtype=np.int64)
@@ -209,7 +213,7 @@ class Builder:
         kind = np.int32 if column.dtype in _TEXT else np.float64 if column.dtype in _REAL else np.int64
         values: Any = np.concatenate(pieces) if pieces else np.empty(0, dtype=kind)
         if column.dtype in _TEXT:
-            return _worded(values, list(self._words.get(column.name, ())), column.dtype)
+            return _worded(values, list(self._shown.get(column.name, ())), column.dtype)
         unknown = values < 0
         if column.dtype == "Int64":
             return pd.arrays.IntegerArray(values, unknown)

@@ -17,6 +17,7 @@ from telehelper.errors import HelperLost
 from telehelper.observing import FLOW_COLUMNS
 
 from telemagic import frames
+from telemagic.clean import clean
 from telemagic.schema import parse
 
 if TYPE_CHECKING:
@@ -118,11 +119,11 @@ class _Batch:
     def add(self, text: str) -> None:
         """Take one more text, as :mod:`telehelper.observing` describes it."""
         said = parse(text)
-        self._at, self._status = said["at"], said["status"]
+        self._at, self._status = said["at"], clean(said["status"])
         self._flows.update((row[_FLOW], row) for row in said.get("flows", ()))
         self._gone.update(dict.fromkeys(said.get("gone", ())))
         for row in said.get("events", ()):
-            event = Event(*row)
+            event = Event(*clean(row))
             self._events.pop(event.number, None)  # what happens again is the newest again
             self._events[event.number] = event
         while len(self._events) > MAX_EVENTS:

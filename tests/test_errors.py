@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,6 +55,22 @@ def test_an_unknown_slug_keeps_its_text() -> None:
 )
 def test_what_can_happen_at_any_moment_always_has_a_hint(cls: type[TelemagicError]) -> None:
     assert cls("it has just gone").hint
+
+
+EVIL = "a\x1b]0;x\x07b\nc\u202ed\x9be\udc80"
+
+
+def test_what_others_said_cannot_steer_a_terminal_even_in_a_traceback() -> None:
+    error = ClusterError(f"the API server says: {EVIL}", hint=f"ask {EVIL}")
+    shown = "".join(traceback.format_exception(error))
+    assert shown.rstrip("\n").isprintable()
+    assert error.hint == r"ask a\x1b]0;x\x07b\nc\u202ed\x9be\udc80"
+    assert all(text.isprintable() for text in (str(error), error.message, *error.args))
+
+
+def test_printable_text_stays_as_it_is() -> None:
+    text = "Grüße, 東京: \u20ac 5"
+    assert errors.printable(text) is text
 
 
 @pytest.fixture

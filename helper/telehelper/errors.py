@@ -32,13 +32,25 @@ BAD_YAML: Final = (ValueError, LookupError, AttributeError, TypeError, Arithmeti
 _CONFLICTS_SHOWN: Final = 3  # in one message; people read no more
 
 
+def printable(text: str) -> str:
+    """Return text for people that cannot steer a terminal, or turn the direction of its line: such characters become visible.
+
+    All text from a cluster goes through this before it is shown, logged, or becomes a value in a notebook.
+    """
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(char: str) -> str:
+    return char if char.isprintable() else char.encode("unicode_escape").decode()
+
+
 class TelemagicError(Exception):
     """Base of all errors a user can meet.
 
     Parameters
     ----------
     message
-        What is wrong and why, in one line.
+        What is wrong and why, in one line; made printable, for much of it may have been said elsewhere.
     hint
         What to do about it, in one line. Empty when the class's own hint says it.
     data
@@ -50,9 +62,9 @@ class TelemagicError(Exception):
     is_bug: ClassVar[bool] = False  # ours: then the traceback matters
 
     def __init__(self, message: str, *, hint: str = "", **data: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint or self.default_hint
+        self.message = printable(message)
+        super().__init__(self.message)
+        self.hint = printable(hint) or self.default_hint
         self.data = data
 
     def __str__(self) -> str:

@@ -80,8 +80,25 @@ def test_a_namespace_called_svc_or_pod_has_its_services() -> None:
 def test_another_cluster_domain_with_a_final_dot() -> None:
     policy = DnsPolicy("K8s.Example.Com.", "shop")
     assert decide("postgres", policy)[0] == ["postgres.shop.svc.k8s.example.com"]
-    assert decide("a.k8s.example.com", policy) == (["a.k8s.example.com"], False)
+    for name in ("db.shop.svc.k8s.example.com", "10-1-2-3.shop.pod.k8s.example.com", "svc.k8s.example.com"):
+        assert decide(name, policy) == ([name], False)
     assert decide("a.example.com", policy) == ([], True)
+
+
+@pytest.mark.parametrize("domain", ["mybank.com", "com", "corp.example", "local", "uk.", "shop.internal"])
+def test_a_cluster_that_says_it_has_a_domain_of_others_gets_no_names_of_theirs(domain: str) -> None:
+    policy = DnsPolicy(domain, "shop", frozenset({"shop"}))
+    plain = domain.strip(".")
+    for name in (
+        plain,
+        f"www.{plain}",
+        f"a.b.{plain}",
+        f"_dmarc.{plain}",
+        f"notsvc.{plain}",
+        f"svc.x.{plain}",
+    ):
+        assert decide(name, policy) == ([], True), name
+    assert decide("postgres.shop", policy)[0] == [f"postgres.shop.svc.{plain}"]
 
 
 def test_a_name_too_long_for_the_cluster_is_not_asked_there() -> None:

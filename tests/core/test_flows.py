@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 import pytest
 from telehelper.core.flows import (
     REFUSED,
+    STRANGERS_KEPT,
     TIMED_OUT,
     UNREACHABLE,
     FiveTuple,
@@ -30,10 +31,10 @@ def test_first_byte_is_noted_once() -> None:
 
 def test_what_was_measured_is_in_the_record() -> None:
     stats = FlowStats(7, TUPLE, 1.0)
-    assert stats.to_record("DIALING")[-7:] == (None, -1, -1, -1, -1, -1, "")
+    assert stats.to_record("DIALING")[-8:] == (None, -1, -1, -1, -1, -1, "", False)
     stats.dns, stats.queue, stats.tunnel, stats.dial, stats.wait = 0.1, 0.2, 0.3, 0.4, 0.5
-    stats.failure = REFUSED
-    assert stats.to_record("CLOSED")[-7:] == (None, 0.1, 0.2, 0.3, 0.4, 0.5, "refused")
+    stats.failure, stats.is_strangers = REFUSED, True
+    assert stats.to_record("CLOSED")[-8:] == (None, 0.1, 0.2, 0.3, 0.4, 0.5, "refused", True)
 
 
 def test_progress_grows_with_whatever_is_counted() -> None:
@@ -69,6 +70,20 @@ def test_closed_flows_are_kept_bounded_and_counted_all() -> None:
     opened = FlowStats(4, TUPLE, 0.0)
     opened.bytes_up, opened.bytes_down = 10, 20
     assert table.totals([opened]) == Totals(4, 13, 20)
+
+
+def test_however_much_strangers_try_none_of_ours_is_pushed_out() -> None:
+    table = FlowTable(kept=3)
+    for number in range(3):
+        table.close(FlowStats(number, TUPLE, 0.0), "CLOSED", "closed", 8.0)
+    for number in range(1000, 1000 + 10 * STRANGERS_KEPT):
+        stats = FlowStats(number, TUPLE, 0.0)
+        stats.is_strangers = True
+        table.close(stats, "CLOSED", "not yours", 9.0)
+    taken = [record.flow for record in table.take_closed()]
+    assert taken == [*range(1000 + 9 * STRANGERS_KEPT, 1000 + 10 * STRANGERS_KEPT), 0, 1, 2]
+    assert table.take_closed() == []
+    assert table.totals([]).flows == 3 + 10 * STRANGERS_KEPT
 
 
 def test_records_are_handed_over_once() -> None:

@@ -162,4 +162,4 @@ def test_numbers_and_texts() -> None:
     assert len(decode_coded(encode_coded(FrameType.RST, 1, 104, "x" * 2000))[1]) == MAX_TEXT
     assert decode_coded(Frame(FrameType.RST, 1, b"\0\1\xff"))[1] == "\ufffd"
     evil = encode_coded(FrameType.RST, 1, 104, "x\n\x1b[2Jy")
-    assert decode_coded(evil) == (104, "x\ufffd\ufffd[2Jy"), "it cannot steer a terminal"
+    assert decode_coded(evil) == (104, r"x\n\x1b[2Jy"), "it cannot steer a terminal"

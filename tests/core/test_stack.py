@@ -240,6 +240,17 @@ def test_resolver_takes_tcp_to_its_port_only() -> None:
     assert talk.syn() == ["opened 1", "-> OPEN"]
 
 
+def test_questions_by_tcp_push_no_flow_out_of_those_that_are_kept() -> None:
+    talk = Talk(TCP._replace(dport=53), resolver=(FAR, 53))
+    talk.syn()
+    talk.coded(FrameType.REJECTED, errno.ECONNREFUSED)
+    assert (talk.stack.open_flows, talk.stack.take_closed(), talk.stack.totals.flows) == (0, [], 1)
+    talk = Talk(TCP, resolver=(FAR + 1, 53))
+    talk.syn()
+    talk.coded(FrameType.REJECTED, errno.ECONNREFUSED)
+    assert [record.flow for record in talk.stack.take_closed()] == [1]
+
+
 def test_resolver_takes_datagrams_to_its_port_only() -> None:
     five_tuple = UDP._replace(dport=53)
     talk = Talk(five_tuple, resolver=(FAR, 53))

@@ -24,6 +24,7 @@ from telehelper.core.packet import TcpTemplate, syn_options, to_key
 from telehelper.core.stack import Stack
 from telehelper.datapath.cluster_dns import OWN_FLOWS
 from telehelper.datapath.engine import Engine
+from telehelper.datapath.report import reason_of
 from telehelper.errors import LocalProtocolError
 
 from tests.core.builders import FAR, IRS, ISS, MSS, NEAR, TCP, describe_frame, describe_packet, whole
@@ -173,6 +174,24 @@ def test_a_refused_flow_is_reset_and_forgotten() -> None:
         lines = it.far(encode_coded(FrameType.REJECTED, 1, errno.ECONNREFUSED, "refused"))
         assert lines[0].startswith("<< R")
         assert it.sinks.forgotten == [1]
+
+    bench(work)
+
+
+def test_only_this_side_can_say_that_a_flow_is_a_strangers() -> None:
+    async def work(it: Bench) -> None:
+        said = "not yours: uid 0's"
+        it.near(it.packet(SYN, 0))
+        it.far(encode_coded(FrameType.REJECTED, 1, errno.ECONNREFUSED, said))
+        it.near(it.packet(SYN, 99))
+        it.engine.keep_out(encode_coded(FrameType.REJECTED, 2, errno.ECONNREFUSED, said))
+        lines = it.sinks.take()
+        assert lines[0].startswith("<< R"), "its program hears it at once"
+        it.engine.keep_out(encode_coded(FrameType.REJECTED, 2, errno.ECONNREFUSED, said))  # it has gone
+        theirs, far = it.engine.stack.take_closed()
+        assert [(record.flow, record.is_strangers) for record in (far, theirs)] == [(1, False), (2, True)]
+        assert reason_of(far) == "the other side says: not yours: uid 0's"
+        assert reason_of(theirs) == said
 
     bench(work)
 

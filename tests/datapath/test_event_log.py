@@ -57,6 +57,23 @@ def test_what_is_about_nothing_is_the_same_only_if_it_says_the_same() -> None:
     assert [(row.detail, row.count) for row in log.rows()] == [("one", 2), ("two", 1)]
 
 
+def test_of_what_others_can_cause_as_they_like_a_few_are_kept_and_nothing_else_goes_for_it() -> None:
+    log = EventLog(Clock(), few={"not yours": 3})
+    log.note("refused", "postgres.shop:5432")
+    for uid in range(2 * KEPT):
+        log.note("not yours", f"uid {uid}")
+    assert [row.subject for row in log.rows()] == [
+        "postgres.shop:5432",
+        *(f"uid {2 * KEPT - back}" for back in (3, 2, 1)),
+    ]
+    assert len(log._latest) == 4
+    for number in range(KEPT):  # they may grow the oldest of all, and go as such
+        log.note("refused", f"service-{number}")
+    assert {row.kind for row in log.rows()} == {"refused"}
+    log.note("not yours", "uid 1")
+    assert (len(log.rows()), log.rows()[-1].subject) == (KEPT, "uid 1")
+
+
 def test_it_is_bounded_and_what_was_forgotten_begins_anew() -> None:
     log = EventLog(Clock())
     for number in range(KEPT + 1):

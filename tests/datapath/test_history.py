@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 import pytest
-from telehelper.core.flows import FiveTuple, FlowRecord, FlowStats
+from telehelper.core.flows import STRANGERS_KEPT, FiveTuple, FlowRecord, FlowStats
 from telehelper.core.frames import Address, Proto
 from telehelper.datapath import history as history_module
 from telehelper.datapath.history import SETTLED_AT_ONCE, SETTLING, SLICE, Cursor, History
@@ -85,6 +85,13 @@ class World:
 
     def counts(self, flow: int) -> None:
         self.open[flow][0].bytes_up += 1
+
+    def is_tried(self, *flows: int) -> None:
+        """Strangers' flows, kept out at once."""
+        self.opens(*flows)
+        for flow in flows:
+            self.open[flow][0].is_strangers = True
+        self.closes(*flows)
 
     def closes(self, *flows: int) -> None:
         for flow in flows:
@@ -291,6 +298,43 @@ def test_more_closed_at_once_than_are_kept(clock: Clock) -> None:
         assert sorted(world.forgotten) == [1, 2, 3, 4]
         clock.passed += SETTLING
         assert await world.flows() == [5, 6, 7, 8]
+
+    run(work())
+
+
+def test_strangers_push_none_of_ours_out_and_a_few_of_theirs_are_seen(clock: Clock) -> None:
+    world = World(clock, kept=3)
+
+    async def work() -> None:
+        world.opens(1, 2, 3)
+        world.closes(1, 2)  # settling yet
+        cursor = world.history.cursor()
+        for number in range(10):
+            world.is_tried(*range(1000 + number * STRANGERS_KEPT, 1000 + (number + 1) * STRANGERS_KEPT))
+            world.history.take_closed()
+        theirs = list(range(1000 + 9 * STRANGERS_KEPT, 1000 + 10 * STRANGERS_KEPT))
+        assert await world.flows() == [*theirs, 1, 2, 3]
+        assert len(world.history) == STRANGERS_KEPT + 3
+        assert len(world.forgotten) == 10 * STRANGERS_KEPT, "their owners are not asked for again"
+        clock.passed += SETTLING
+        world.is_tried(7)
+        changed, gone = await world.changes(cursor)
+        assert changed == [*theirs[1:], 7, 1, 2, 3]
+        assert gone == [], "it was never told of those"
+        world.is_tried(8)
+        assert await world.changes(cursor) == ([8], [theirs[1]])
+
+    run(work())
+
+
+def test_a_stranger_who_was_shown_while_it_was_refused_is_one_row(world: World) -> None:
+    async def work() -> None:
+        world.opens(1)
+        assert await world.flows() == [1]
+        world.open[1][0].is_strangers = True
+        world.closes(1)
+        (row,) = await world.rows()
+        assert (row.flow, row.state, row.opened_at > 0, row.closed_at > 0) == (1, "CLOSED", True, True)
 
     run(work())
 

@@ -95,6 +95,21 @@ def test_what_the_host_is_told() -> None:
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("name", "asked"), [("bank.com.", []), ("postgres.dev.", ["postgres.dev.svc.cluster.local."])]
+)
+def test_a_namespace_called_com_gets_no_names_of_com(name: str, asked: list[str]) -> None:
+    async def test(side: Side) -> None:
+        side.namer.attach(side.engine, INFO, "shop")
+        client = FiveTuple(Proto.UDP, OURS, 40_000, RESOLVER, 53)
+        side.engine.names.query(client, dns.message.make_query(name, "A").to_wire())  # type: ignore[union-attr]
+        await asyncio.sleep(0)
+        questions = [frame.payload for frame in side.sent if frame.type is FrameType.DATAGRAM]
+        assert [str(dns.message.from_wire(data).question[0].name) for data in questions] == asked
+
+    run(test)
+
+
 def test_namespaces_come_and_go_and_there_may_be_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(side: Side) -> None:
         await side.namer.point_host(INFO, "auto", "shop")

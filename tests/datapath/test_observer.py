@@ -56,6 +56,7 @@ def status() -> Status:
 
 class Router:
     plan: RoutePlan | None = None
+    resolver = IPv4Address("198.19.240.1")
     asked = 0
 
     def rows(self, _names: object) -> tuple[RouteRow, ...]:
@@ -197,6 +198,17 @@ def test_who_knows_owners_and_places_is_asked() -> None:
     bench(work)
 
 
+def test_of_questions_to_the_resolver_nobodys_owner_is_kept() -> None:
+    async def work(it: Bench) -> None:
+        owners = it.observer.owners = Owners()
+        it.opens(1, dst=Router.resolver, sport=77)
+        assert owners.owner_of(1) == NOBODY
+        it.opens(2, sport=77)
+        assert owners.owner_of(2).pid == 77
+
+    bench(work)
+
+
 def test_what_is_found_out_later_is_seen() -> None:
     async def work(it: Bench) -> None:
         it.opens(1, sport=77)
@@ -242,6 +254,16 @@ def test_failures_are_events_each_kind_once() -> None:
             ("refused", "postgres.shop:5432", "connection refused", 2),
             ("timed out", "catalog.shop:5432", "no answer", 1),
             ("unreachable", "198.18.0.11:5432", "no route", 1),
+        ]
+
+    bench(work)
+
+
+def test_a_refusal_that_only_sounds_like_ours_is_a_failure_of_its_service() -> None:
+    async def work(it: Bench) -> None:
+        it.fails(1, "refused", "not yours: uid 0's")
+        assert await it.events() == [
+            ("refused", "198.18.0.9:5432", "the other side says: not yours: uid 0's", 1)
         ]
 
     bench(work)

@@ -15,11 +15,12 @@ import pytest
 from telehelper.core.flows import FiveTuple
 from telehelper.core.frames import Proto
 from telehelper.datapath import owners
+from telehelper.datapath.allowance import Allowance
 from telehelper.datapath.notebooks import Kernel, Notebooks
 from telehelper.datapath.owners import Owners
 from telehelper.datapath.processes import Process, has_neighbours, start_time
 from telehelper.datapath.report import NOBODY, Owner
-from telehelper.datapath.sock_diag import SockDiag
+from telehelper.datapath.sock_diag import SockDiag, Socket
 
 from tests.datapath.waiting import WAIT, until
 
@@ -88,15 +89,12 @@ def test_the_user_at_once_and_the_process_soon() -> None:
     run(work)
 
 
-def test_a_kernels_own_socket_is_found_at_once_as_long_as_glances_take_little_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_kernels_own_socket_is_found_at_once_as_long_as_glances_take_little_time() -> None:
     async def work(it: Bench) -> None:
         it.notebooks.greet(it.me)
         with udp() as sock, udp() as other:
             assert it.owners.owner_of(it.open(sock)).pid == PID
-            monkeypatch.setattr(owners, "GLANCES", 0.0)
-            it.owners._glances = 0.0
+            it.owners._glances = Allowance(0.0, 0.0)
             later = it.open(other)
             assert it.owners.owner_of(later) == Owner(UID)
             await it.knows(later)
@@ -271,6 +269,31 @@ def test_an_echo_is_looked_for_among_ping_sockets(monkeypatch: pytest.MonkeyPatc
     run(work)
 
 
+def test_tables_of_ping_sockets_take_little_of_the_time_however_many_echoes_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def work(it: Bench) -> None:
+        read: list[int] = []
+
+        def slowly(_src: object, ident: int, _mine: object) -> Socket:
+            time.sleep(0.005)  # as it is done there
+            read.append(ident)
+            return Socket(UID, 1)
+
+        monkeypatch.setattr(owners, "find_ping", slowly)
+        began = time.monotonic()
+        for number in range(2000):
+            it.owners.flow_opened(number, FiveTuple(Proto.ICMP, HERE, number, ip_address("198.18.0.1"), 0))
+        passed = time.monotonic() - began
+        assert 1 <= len(read) <= (owners.TABLES_SAVED + owners.TABLES * passed) / 0.005 + 1
+        assert [it.owners.uid_of(number) for number in (read[0], 1999)] == [UID, -1], "the last is not known"
+        it.owners._tables._left = owners.TABLES_SAVED  # a while later
+        it.owners.flow_opened(3000, FiveTuple(Proto.ICMP, HERE, 9, ip_address("198.18.0.1"), 0))
+        assert it.owners.uid_of(3000) == UID
+
+    run(work)
+
+
 def test_before_the_start_and_after_the_end_flows_are_nobodys() -> None:
     async def main() -> None:
         it = Bench()
@@ -282,6 +305,23 @@ def test_before_the_start_and_after_the_end_flows_are_nobodys() -> None:
         await it.owners.close()
 
     asyncio.run(main())
+
+
+def test_however_many_flows_others_open_ours_stay_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owners, "KEPT", 3)
+
+    async def work(it: Bench) -> None:
+        with udp() as sock:
+            mine = it.open(sock)
+            monkeypatch.setattr(it.owners, "find_socket", lambda _five: Socket(54321, 1))
+            theirs = [it.open(sock) for _ in range(10)]
+            assert it.owners.uid_of(mine) == UID
+            assert [it.owners.uid_of(flow) for flow in theirs[-4:]] == [-1, 54321, 54321, 54321]
+            assert it.owners.owner_of(theirs[-1]) == Owner(54321)
+            it.owners.forget(theirs[-1])
+            assert it.owners.uid_of(theirs[-1]) == -1
+
+    run(work)
 
 
 def test_without_a_child_flows_still_have_users(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,15 @@ def test_what_a_flow_tells_of_its_service() -> None:
     assert flow_sample(record, "pg", place) == ("postgres.shop:5432", False, 0.25, 0.1, 0.5, 0.2)
     refused = RECORD._replace(connected_at=None, first_byte_at=None, failure="refused")
     assert flow_sample(refused, "", NOWHERE) == ("198.18.0.9:5432", True, -1, -1, -1, -1)
+    assert not flow_sample(refused._replace(is_strangers=True), "", NOWHERE).failed
+
+
+def test_the_other_side_cannot_say_that_a_flow_was_a_strangers() -> None:
+    refused = RECORD._replace(failure="refused", reason="not yours: uid 0's")
+    assert row_of(refused).reason == "the other side says: not yours: uid 0's"
+    assert flow_sample(refused, "", NOWHERE).failed
+    assert row_of(refused._replace(is_strangers=True)).reason == "not yours: uid 0's"
+    assert row_of(RECORD._replace(reason="not found")).reason == "not found"
 
 
 @pytest.mark.parametrize(

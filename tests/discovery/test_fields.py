@@ -42,7 +42,8 @@ def test_fields_on_a_path() -> None:
 
 def test_names_are_short_and_printable() -> None:
     assert (
-        name({"metadata": {"name": "a\x1b[31mb\n" + "c" * 100}}) == ("a[31mb" + "c" * 100)[: fields.MAX_NAME]
+        name({"metadata": {"name": "a\x1b[31mb\n" + "c" * 100}})
+        == (r"a\x1b[31mb\n" + "c" * 100)[: fields.MAX_NAME]
     )
     assert name({"metadata": {"name": 7}}) == name(None) == ""
     assert key({"metadata": {"name": "a", "namespace": "b"}}) == ("b", "a")

@@ -37,7 +37,7 @@ def test_several_service_cidrs_are_named() -> None:
         for name, cidr in (("kubernetes", "10.96.0.0/28"), ("more\n", "10.97.0.0/24"))
     ]
     (found,) = services.service_cidrs({questions.SERVICE_CIDRS: {"items": listed}})
-    assert found.source == "ServiceCIDR kubernetes, more"
+    assert found.source == r"ServiceCIDR kubernetes, more\n"
     assert networks([found]) == ["10.96.0.0/28", "10.97.0.0/24"]
 
 

@@ -118,6 +118,32 @@ def test_a_choice_replaces_what_it_completes_and_says_what_it_is() -> None:
     assert [choice.kind for choice in answer.choices] == ["context"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["{__import__('os').system('id')}", "$HOME", "a b", "a\n!id", "x;!id", "a\x1b[2J", "a'", "a\u202eb"],
+)
+def test_what_ipython_would_run_or_nobody_would_see_is_not_offered(name: str) -> None:
+    class Hostile(Fixed):
+        def contexts(self, until: float) -> list[str]:
+            return [name, "demo"]
+
+        def services(self, until: float) -> tuple[views.ServiceRow, ...]:
+            return (service(name, "shop"), service("postgres", "shop", (name, 5432)))
+
+        def namespaces(self, until: float) -> list[str]:
+            return [name, "shop"]
+
+    for line, fine in {
+        "connect --context ": ["demo"],
+        "services -n ": ["shop"],
+        "resolve ": ["postgres.shop"],
+        "ping postgres.shop:": ["postgres.shop:5432"],
+    }.items():
+        answer = complete(TREE, f"%tele {line}", Hostile())
+        assert answer is not None
+        assert [choice.text for choice in answer.choices] == fine
+
+
 def test_no_more_than_a_menu_holds() -> None:
     class Many(Fixed):
         def services(self, until: float) -> tuple[views.ServiceRow, ...]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 import telemagic
 from telemagic import config, live, production
 from telemagic.__main__ import main
-from telemagic.config import BUILT_IN, HELP, ConfigError, Settings, from_files
+from telemagic.config import BUILT_IN, HELP, PERSONAL, ConfigError, Settings, from_files
 from telemagic.connecting import ConnectOptions
 from telemagic.control_fake import FakeLauncher, Script
 
@@ -79,6 +81,69 @@ def test_a_project_does_not_choose_the_kubeconfig(project: Path, home: Path) -> 
     with pytest.raises(ConfigError, match="kubeconfig is not a project's to choose") as caught:
         from_files()
     assert str(project) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("line", "flag"),
+    [('manager-namespace = "evil"', "--manager-namespace"), ('on_conflict = "take"', "--on-conflict")],
+)
+def test_nor_who_carries_the_traffic_nor_whose_networks_are_taken(
+    project: Path, home: Path, line: str, flag: str
+) -> None:
+    project.write_text(f"[tool.telemagic]\n{line}")
+    with pytest.raises(ConfigError, match="is not a project's to choose") as caught:
+        from_files()
+    assert flag in caught.value.hint
+    project.unlink()
+    home.write_text(line)  # it is the user's own to choose
+    assert from_files() != BUILT_IN
+
+
+def test_every_key_is_either_harmless_from_a_project_or_refused(project: Path) -> None:
+    """Whoever adds a key decides which it is."""
+    harmless = {
+        "context": "a",
+        "namespace": "b",
+        "timeout": 9,
+        "via": "agentless",
+        "dns": "none",
+        "on_conflict": "map",
+        "short_errors": False,
+        "production": [],
+        "progress_after": 1,
+    }
+    assert harmless.keys() | PERSONAL.keys() == {field.name for field in fields(Settings)}
+    project.write_text(
+        "[tool.telemagic]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in harmless.items())
+    )
+    assert from_files().on_conflict == "map"
+    assert from_files().production == production.DEFAULT
+
+
+def test_a_file_that_another_user_puts_in_its_place_while_it_is_looked_at_is_refused(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    project.write_text('[tool.telemagic]\ncontext = "mine"')
+    theirs = project.with_name("theirs")
+    theirs.write_text('[tool.telemagic]\ncontext = "theirs"')
+    os.chown(theirs, STRANGER, -1)
+    stat = type(project).stat
+
+    def then_swapped(path: Path, **options: bool) -> os.stat_result:
+        found = stat(path, **options)
+        if path == project and theirs.exists() and found.st_uid == os.geteuid():
+            swaps.append(path)
+            if len(swaps) > 1:  # the first look is for whether it is a file
+                os.replace(theirs, project)
+        return found
+
+    swaps: list[Path] = []
+    monkeypatch.setattr(type(project), "stat", then_swapped)
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        from_files()
+    assert not theirs.exists(), "it was swapped after the look"
 
 
 def test_a_project_adds_to_what_is_production_and_takes_nothing_away(project: Path, home: Path) -> None:

@@ -15,6 +15,7 @@ import pyarrow.feather
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from telehelper.errors import printable
 from telehelper.messages import RouteRow, RouteTable
 from telehelper.observing import (
     EVENT_COLUMNS,
@@ -258,7 +259,7 @@ def check(column: Column, value: Any, row: FlowRow) -> None:
     elif column.dtype == "float64":
         assert abs(value - given_value * 1e3) <= 1e-6  # a nanosecond
     else:
-        assert value == given_value
+        assert value == (printable(given_value) if isinstance(given_value, str) else given_value)
 
 
 def test_flows_that_come_in_another_order() -> None:

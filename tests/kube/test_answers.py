@@ -49,7 +49,7 @@ def test_pages_are_for_people(body: bytes, headers: dict[str, str], is_page: boo
     ("body", "title"),
     [
         (b"<html><TITLE lang=en>Log\n in &amp; go</TITLE>", "Log in & go"),
-        (b"<html><title>\xff\x1b[31mred</title>", "�[31mred"),
+        (b"<html><title>\xff\x1b[31mred</title>", "�\\x1b[31mred"),
         (b"<html><title>never ends", ""),
         (b"<html>" + b" " * 100_000 + b"<title>late</title>", ""),
         (b'{"a": "<title>x</title>"}', ""),

@@ -355,6 +355,26 @@ def test_limit_of_carriers(monkeypatch: pytest.MonkeyPatch) -> None:
     run(scenario)
 
 
+def test_limit_of_watch_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may port-forward to the manager may open streams, but not so many that it runs out of memory."""
+    monkeypatch.setattr(sessions, "MAX_USERS", 3)
+
+    async def scenario() -> None:
+        async with near_side() as near:
+            request = pb.WatchClusterInfoRequest(token=(await near.session()).token)
+            watches = [near.stub.WatchClusterInfo(request) for _ in range(3)]
+            for watch in watches:
+                await watch.read()
+            with pytest.raises(grpc.aio.AioRpcError, match="3 carriers and watchers already") as refused:
+                await near.stub.WatchClusterInfo(request).read()
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            watches[0].cancel()
+            await until(lambda: near.manager.sessions._sessions[0].users == 2)
+            await near.stub.WatchClusterInfo(request).read()  # there is room again
+
+    run(scenario)
+
+
 def test_limit_of_flows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("telehelper.manager.carrier_flows.MAX_FLOWS", 2)
 

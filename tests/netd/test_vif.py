@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from telehelper.errors import VifError
-from telehelper.netd.vif import TUNSETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ, open_vif, silence
+from telehelper.netd.vif import TUNSETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ, open_vif, tame
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,13 +72,15 @@ def test_no_right_to_use_it() -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_silence_writes_the_mode(tmp_path: Path) -> None:
-    (tmp_path / "tele0").mkdir()
-    mode = tmp_path / "tele0" / "addr_gen_mode"
+def test_what_is_set_and_what_cannot_be_is_no_matter_of_life_and_death(tmp_path: Path) -> None:
+    mode, source = tmp_path / "ipv6/conf/tele0/addr_gen_mode", tmp_path / "ipv4/conf/tele0/rp_filter"
+    tame("tele0", str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    source.parent.mkdir(parents=True)
+    source.write_bytes(b"0")
+    tame("tele0", str(tmp_path))  # there is no IPv6
+    assert (source.read_bytes(), mode.exists()) == (b"1", False)
+    mode.parent.mkdir(parents=True)
     mode.write_bytes(b"0")
-    silence("tele0", str(tmp_path))
-    assert mode.read_bytes() == b"1"
-
-
-def test_silence_is_no_matter_of_life_and_death(tmp_path: Path) -> None:
-    silence("tele0", str(tmp_path))
+    tame("tele0", str(tmp_path))
+    assert (source.read_bytes(), mode.read_bytes()) == (b"1", b"1")

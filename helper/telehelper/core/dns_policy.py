@@ -14,7 +14,8 @@ asked                      the cluster is asked for           and on NXDOMAIN
 ``svc.ns``, ``pod.svc.ns``  ``….svc.<domain>``                 the machine's own DNS, if any
 ``_port._proto.svc.ns``    the same way                       the same
 ``….svc``, ``….pod``       ``….<domain>``                     that is the answer
-``….<domain>``             itself                             that is the answer
+``….svc.<domain>``, pod    itself                             that is the answer
+``….cluster.local``        itself                             that is the answer
 PTR of a cluster address   itself                             that is the answer
 everything else            nothing                            the machine's own DNS
 =========================  =================================  ===========================
@@ -23,6 +24,9 @@ everything else            nothing                            the machine's own 
 the public ``foo.dev`` stays reachable because the cluster's NXDOMAIN sends the question on. A cluster that does not
 answer does *not* send it on: a stranger's ``postgres.dev`` must never get the password meant for ours.
 Names are compared by labels: ``mycluster.local`` is not under ``cluster.local``.
+
+The domain is what the cluster says. Kubernetes has names below ``svc`` and ``pod`` there and no others, so of a domain that
+others may have too (``corp.example``, and a hostile cluster's ``mybank.com``) nothing else is the cluster's.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
 
 _SVC: Final = b"svc"
 _POD: Final = b"pod"
+_NOBODYS: Final = (b"cluster", b"local")  # the default domain, which nobody has outside of clusters
 _TRANSPORTS: Final = (b"_tcp", b"_udp", b"_sctp")  # the protocols of a Kubernetes service port
 
 
@@ -132,7 +137,8 @@ class DnsPolicy:
         if not name:
             return Decision((), upstream=True)
         if name[-len(domain) :] == domain:
-            return Decision((name,), upstream=False)
+            is_ours = domain == _NOBODYS or name[: -len(domain)][-1:] in ((_SVC,), (_POD,))
+            return Decision((name,), upstream=False) if is_ours else Decision((), upstream=True)
         network = reverse_network(name)
         if network is not None:
             ours = any(cidr.contains(cluster, network) for cluster in self.cluster_cidrs)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from telehelper.core.frames import Address, Proto
 
 CLOSED_KEPT: Final = 10_000  # ours: as many as are kept to be shown, some 8 MiB; the oldest is forgotten
+STRANGERS_KEPT: Final = (
+    100  # flows; enough to see who tries, and apart, so that trying pushes none of ours out
+)
 
 # How a flow failed, as people say it
 REFUSED: Final = "refused"
@@ -63,6 +66,7 @@ class FlowRecord(NamedTuple):
     dial: float = UNKNOWN  # the far side's connect
     wait: float = UNKNOWN  # for the service's first byte, at the far side
     failure: str = ""  # refused, unreachable, timed out or reset
+    is_strangers: bool = False  # kept out on this side, being another user's
 
 
 class FlowStats:
@@ -72,6 +76,8 @@ class FlowStats:
     ----------
     dns, queue, tunnel
         As in :class:`FlowRecord`; the shell measures them.
+    is_strangers
+        As in :class:`FlowRecord`; the shell decides it. Nothing that the far side sends can say so.
     """
 
     __slots__ = (
@@ -84,6 +90,7 @@ class FlowStats:
         "first_byte_at",
         "five_tuple",
         "flow",
+        "is_strangers",
         "last_byte_at",
         "opened_at",
         "packets_down",
@@ -102,6 +109,7 @@ class FlowStats:
         self.last_byte_at: float | None = None
         self.dns = self.queue = self.tunnel = self.dial = self.wait = UNKNOWN
         self.failure = ""
+        self.is_strangers = False
         self.bytes_up = self.bytes_down = self.packets_up = self.packets_down = 0
 
     def count_down(self, size: int, now: float) -> None:
@@ -138,6 +146,7 @@ class FlowStats:
             self.dial,
             self.wait,
             self.failure,
+            self.is_strangers,
         )
 
 
@@ -150,22 +159,26 @@ class Totals(NamedTuple):
 
 
 class FlowTable:
-    """Records of closed flows that nobody has taken yet, a bounded ring, and what was dropped without belonging to a flow."""
+    """Records of closed flows that nobody has taken yet, in bounded rings, and what was dropped without belonging to a flow."""
 
     def __init__(self, kept: int = CLOSED_KEPT) -> None:
         self.closed: deque[FlowRecord] = deque(maxlen=kept)
+        self.strangers: deque[FlowRecord] = deque(maxlen=STRANGERS_KEPT)
         self.drops: Counter[str] = Counter()
         self._closed_totals = Totals(0, 0, 0)
 
-    def close(self, stats: FlowStats, state: str, reason: str, now: float) -> None:
-        """Move a flow to the ring."""
-        self.closed.append(stats.to_record(state, now, reason))
+    def close(self, stats: FlowStats, state: str, reason: str, now: float, *, is_kept: bool = True) -> None:
+        """Move a flow to its ring, or only count it."""
+        if is_kept:
+            ring = self.strangers if stats.is_strangers else self.closed
+            ring.append(stats.to_record(state, now, reason))
         flows, up, down = self._closed_totals
         self._closed_totals = Totals(flows + 1, up + stats.bytes_up, down + stats.bytes_down)
 
     def take_closed(self) -> list[FlowRecord]:
-        """Hand over the records of closed flows, oldest first."""
-        taken = list(self.closed)
+        """Hand over the records of closed flows, oldest first, those of strangers before ours."""
+        taken = [*self.strangers, *self.closed]
+        self.strangers.clear()
         self.closed.clear()
         return taken
 

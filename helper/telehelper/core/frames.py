@@ -38,7 +38,7 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
 
-from telehelper.errors import TunnelError
+from telehelper.errors import TunnelError, printable
 
 VERSION: Final = 2
 SPOKEN: Final = (VERSION, 1)  # newest first
@@ -202,15 +202,12 @@ def encode_coded(kind: FrameType, flow: int, code: int, text: str = "") -> Frame
 def decode_coded(frame: Frame) -> tuple[int, str]:
     """Read a HELLO, REJECTED, RST or GOAWAY: its number and its text; TunnelError if it is malformed.
 
-    The text is shown to people, in logs, tables and terminals: what is not printable is replaced.
+    The text is shown to people, in logs, tables and terminals: it is made printable.
     """
     payload = bytes(frame.payload)
     if not 2 <= len(payload) <= 2 + MAX_TEXT:
         raise TunnelError(f"{frame.type.name} has {len(payload)} bytes")
-    text = payload[2:].decode("utf-8", "replace")
-    if not text.isprintable():
-        text = "".join(char if char.isprintable() else "\ufffd" for char in text)
-    return int.from_bytes(payload[:2], "big"), text
+    return int.from_bytes(payload[:2], "big"), printable(payload[2:].decode("utf-8", "replace"))
 
 
 def encode_header(frame: Frame) -> bytes:

@@ -197,7 +197,7 @@ class Stack:
     def snapshot(self, _now: float) -> list[FlowRecord]:
         """Return a copy of the flow table: closed flows, oldest first, then the open ones."""
         opened = [flow.stats.to_record(flow.state_name) for flow in self._by_number.values()]
-        return [*self._table.closed, *opened]
+        return [*self._table.strangers, *self._table.closed, *opened]
 
     def live(self) -> list[tuple[FlowStats, str]]:
         """Return the open flows with their states' names, oldest first; the counters go on changing."""
@@ -368,7 +368,9 @@ class Stack:
             del self._tcp[flow.key]
             if isinstance(flow, Dial) and flow.is_silent:
                 self._bury(flow, now)
-        self._table.close(flow.stats, flow.state_name, flow.reason, now)
+        # As with questions by UDP: names are everybody's on this machine, and who asks much pushes no flow out.
+        is_kept = not self._is_resolver(flow.key)
+        self._table.close(flow.stats, flow.state_name, flow.reason, now, is_kept=is_kept)
 
     def _bury(self, dial: Dial, now: float) -> None:
         self._tombstones.pop(dial.key, None)

@@ -99,10 +99,10 @@ class Attribution:
         self._shares = shares or self.owners.sockets is None
 
     def guard(
-        self, tunnel: FrameSink, is_own: Callable[[Address], bool], answer: Callable[[list[Frame]], None]
+        self, tunnel: FrameSink, is_own: Callable[[Address], bool], keep_out: Callable[[Frame], None]
     ) -> FrameSink:
         """Return where the engine's frames go: the tunnel, behind a gate if there is one; see :class:`Gate`."""
-        return tunnel if self._shares else Gate(tunnel, self.owners, is_own, answer, self._refused)
+        return tunnel if self._shares else Gate(tunnel, self.owners, is_own, keep_out, self._refused)
 
     async def close(self) -> None:
         """Stop looking for owners."""

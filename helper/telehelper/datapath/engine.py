@@ -93,6 +93,13 @@ class Engine:
                 self._perform(receive(frame, now))
         self._alarm.set(self.stack.next_timer())
 
+    def keep_out(self, frame: Frame) -> None:
+        """Take the refusal of a flow that is another user's, from this side and not from the tunnel."""
+        stats = self.stack.stats_of(frame.flow)
+        if stats is not None:
+            stats.is_strangers = True
+        self.frames_received([frame])
+
     def flows_lost(self, flows: set[int], reason: str) -> None:
         """Reset flows whose carrier has gone."""
         self._cluster_dns.flows_lost(flows)

@@ -8,8 +8,8 @@ refuses is answered as a closed port is (RST, or ICMP "port unreachable"), so th
 passes, because root can become us anyway. ``--share`` lets everybody pass.
 
 *Whose it is* is asked of the kernel when the flow is opened. If there is no such socket, its program has closed it already,
-or the packet comes from a container's network by way of forwarding, and whose it is nobody can tell. TCP is refused then,
-which harms no program that still is there. A datagram may have been all that its program wanted to send (a metric, a line
+or the packet comes from a container's network by way of forwarding, and whose it is nobody can tell. TCP and echoes are
+refused then, which harms no program that still is there. A UDP datagram may have been all that its program wanted to send (a metric, a line
 of a log): it passes if it comes from the interface's own address, and nobody but us, root and system accounts runs
 anything on this machine; a moment after another person has come, it does not.
 
@@ -75,8 +75,8 @@ class Gate:
         Knows whose a flow is when its OPEN comes.
     is_own
         Whether an address is the interface's own.
-    answer
-        Takes frames for the engine, as if they had come from the tunnel.
+    keep_out
+        Takes the frame that refuses a flow, for the engine.
     on_refused
         Hears of each flow that is kept out.
     """
@@ -86,13 +86,13 @@ class Gate:
         tunnel: FrameSink,
         owners: Owners,
         is_own: Callable[[Address], bool],
-        answer: Callable[[list[Frame]], None],
+        keep_out: Callable[[Frame], None],
         on_refused: Callable[[Refused], None],
     ) -> None:
         self._tunnel = tunnel
         self._owners = owners
         self._is_own = is_own
-        self._answer = answer
+        self._keep_out = keep_out
         self._on_refused = on_refused
         self._permitted = frozenset((os.geteuid(), ROOT))
         self._refused: set[int] = set()  # until the stack, which has not heard yet, forgets them
@@ -147,7 +147,7 @@ class Gate:
 
     def _may_be_ours(self, five_tuple: FiveTuple) -> bool:
         """Whether a flow of nobody known may pass."""
-        if five_tuple.protocol is Proto.TCP or not self._is_own(five_tuple.src):
+        if five_tuple.protocol is not Proto.UDP or not self._is_own(five_tuple.src):
             return False
         return not self._owners.has_neighbours
 
@@ -156,5 +156,5 @@ class Gate:
         whose = f"uid {uid}'s" if uid != UNKNOWN else "nobody's who is known"
         said = encode_coded(kind, flow, errno.ECONNREFUSED, f"{NOT_YOURS}: {whose}")
         # Not from inside send(): the engine is in the middle of something.
-        asyncio.get_running_loop().call_soon(self._answer, [said])
+        asyncio.get_running_loop().call_soon(self._keep_out, said)
         self._on_refused(Refused(uid, five_tuple))

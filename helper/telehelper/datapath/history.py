@@ -10,6 +10,9 @@ second, and makes rows of what closed a while ago, a few hundred at a time, so t
 A closed flow's row may still gain a name, an owner or a place for ``SETTLING`` seconds; then it is final, and all that
 is left of the flow is its text (and what it tells of latencies).
 
+*Strangers.* What other users tried, and was kept out, has a few rows of its own, final at once: however much they try, none of
+ours is forgotten for it.
+
 *Cost.* A row is some 10 µs to make and 0.7 KiB to keep. What takes longer than a few ms is done in slices, between
 which the event loop goes on.
 
@@ -26,7 +29,7 @@ from collections import deque
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Protocol
 
-from telehelper.core.flows import CLOSED_KEPT
+from telehelper.core.flows import CLOSED_KEPT, STRANGERS_KEPT
 from telehelper.datapath.report import flow_sample, flow_text, flow_values
 
 if TYPE_CHECKING:
@@ -122,6 +125,7 @@ class History:
         self._version = 0
         self._open: dict[int, Row] = {}
         self._closed: dict[int, Row] = {}  # in the order in which they closed
+        self._strangers: dict[int, Row] = {}  # likewise; closed too
         self._settling: deque[FlowRecord] = deque()  # closed, and not final yet; no more than are kept
         self._touched: set[int] = set()
         self._places_changed = False
@@ -142,9 +146,14 @@ class History:
 
     def take_closed(self) -> None:
         """Take over what has closed; rows are made of it later."""
+        self._set_clock()
         records = self._flows.take_closed()
         if records:
-            self._settling += records
+            for record in records:
+                if record.is_strangers:
+                    self._finish(record)
+                else:
+                    self._settling.append(record)
             self._on_closed(records)
         while len(self._settling) > self._kept:  # else what is kept would be forgotten for what is older
             self._surroundings.forget(self._settling.popleft().flow)
@@ -152,7 +161,6 @@ class History:
     def settle(self) -> None:
         """Make some of the rows final that are due. Call it once a second."""
         self.take_closed()
-        self._set_clock()
         for record in self._due(SETTLED_AT_ONCE):
             self._finish(record)
 
@@ -160,7 +168,6 @@ class History:
         """Bring all rows up to date."""
         async with self._refreshing:
             self.take_closed()
-            self._set_clock()
             live = self._flows.live()
             for _ in self._slices(self._make_closed(), self._make_open(live)):
                 await asyncio.sleep(0)
@@ -174,10 +181,10 @@ class History:
     # --- what is shown
 
     def __len__(self) -> int:
-        return len(self._open) + len(self._closed)
+        return len(self._open) + len(self._closed) + len(self._strangers)
 
     def text(self) -> str:
-        """Return all rows as JSON text: the closed ones in the order of closing, then the open ones in that of opening."""
+        """Return all rows as JSON text: the closed ones in the order of closing (strangers' first), then the open ones."""
         return f"[{','.join([row.text for row in self._rows()])}]"
 
     def cursor(self) -> Cursor:
@@ -199,7 +206,7 @@ class History:
         return f"[{','.join(changed)}]", gone
 
     def _rows(self) -> Iterator[Row]:
-        return chain(self._closed.values(), self._open.values())
+        return chain(self._strangers.values(), self._closed.values(), self._open.values())
 
     # --- making rows; generators yield after each row that cost something
 
@@ -225,7 +232,7 @@ class History:
         for stats, state in live:
             row = rows.get(stats.flow)
             if row is None:
-                if stats.flow in self._closed:  # in the meantime
+                if stats.flow in self._closed or stats.flow in self._strangers:  # in the meantime
                     continue
                 row = rows[stats.flow] = Row()
             elif (
@@ -249,11 +256,12 @@ class History:
 
     def _close(self, record: FlowRecord) -> Row:
         row = self._open.pop(record.flow) if record.flow in self._open else Row()
-        self._closed[record.flow] = row
+        kept, limit = (self._strangers, STRANGERS_KEPT) if record.is_strangers else (self._closed, self._kept)
+        kept[record.flow] = row
         self._make(row, record)
-        if len(self._closed) > self._kept:
-            oldest = next(iter(self._closed))
-            self._drop(oldest, self._closed.pop(oldest))
+        if len(kept) > limit:
+            oldest = next(iter(kept))
+            self._drop(oldest, kept.pop(oldest))
         return row
 
     def _finish(self, record: FlowRecord) -> None:

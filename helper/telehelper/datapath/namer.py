@@ -143,7 +143,7 @@ class Namer:
     def _policy(self, info: ClusterInfo, namespace: str) -> DnsPolicy:
         plan = self._router.plan
         networks = plan.routes if plan is not None else ()
-        return DnsPolicy(info.cluster_domain, namespace, frozenset(info.namespaces), networks)
+        return DnsPolicy(info.cluster_domain, namespace, frozenset(info.namespaces) - NOT_OURS, networks)
 
     def _wish(self, info: ClusterInfo, namespace: str) -> Wish:
         policy = self._policy(info, namespace)

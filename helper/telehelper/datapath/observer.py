@@ -13,13 +13,14 @@ from collections import Counter
 from dataclasses import fields
 from typing import TYPE_CHECKING, Final, Protocol
 
+from telehelper.core.flows import STRANGERS_KEPT
 from telehelper.datapath.event_log import EventLog
 from telehelper.datapath.history import History
 from telehelper.datapath.host_names import is_ours
 from telehelper.datapath.json_text import dump, values_of
 from telehelper.datapath.latencies import Latencies
 from telehelper.datapath.lookups import Lookups
-from telehelper.datapath.report import NOBODY, NOT_YOURS, NOWHERE, is_strangers, service_of
+from telehelper.datapath.report import NOBODY, NOT_YOURS, NOWHERE, reason_of, service_of
 from telehelper.datapath.series import Series
 from telehelper.datapath.watcher import Watcher
 from telehelper.errors import ControlError
@@ -129,7 +130,7 @@ class Observer:
     def __init__(self, vif: Vif, tunnel: Tunnel, status: Callable[[], Status]) -> None:
         self.owners: Owners = Nobody()
         self.places: Places = Nowhere()
-        self.events = EventLog()
+        self.events = EventLog(few={NOT_YOURS: STRANGERS_KEPT})
         self.latencies = Latencies()
         self.series = Series()
         self.history = History(vif, self, self.latencies, self._closed)
@@ -209,6 +210,8 @@ class Observer:
         self.events.note(NOT_YOURS, who, line)
 
     def _flow_opened(self, stats: FlowStats) -> None:
+        if stats.five_tuple.dst == self._vif.router.resolver:
+            return  # a question to us: of these nothing is kept
         stats.dns = self._lookups.take(stats.five_tuple.dst, stats.opened_at)
         self.owners.flow_opened(stats.flow, stats.five_tuple)
         self.places.place_of(stats.five_tuple.dst)  # so that it is known when it is asked for
@@ -223,9 +226,9 @@ class Observer:
     def _closed(self, records: Sequence[FlowRecord]) -> None:
         """Note the failures among flows that have closed; many of a kind at once if the tunnel was lost."""
         failed = Counter(
-            (record.failure, record.five_tuple.dst, record.five_tuple.dport, record.reason)
+            (record.failure, record.five_tuple.dst, record.five_tuple.dport, reason_of(record))
             for record in records
-            if record.failure and not is_strangers(record)
+            if record.failure and not record.is_strangers
         )
         for (failure, dst, dport, reason), count in failed.items():
             subject = service_of(dst, dport, self.name_of(dst), self.place_of(dst))

@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 *User.* When a flow opens, before anything of it is sent, the kernel is asked for the socket behind it
 (`sock_diag`, `ping_sockets`); that takes some µs and gives uid and inode. :class:`~telehelper.datapath.gate.Gate` decides
-by it.
+by it. Tables of ping sockets take longer, and anybody may have many: they may take `TABLES` of the time. Beyond that, whose
+an echo is is not known.
 
 *Process.* Sockets of a kernel and of what it has started are found at once, by a glance at their descriptors, for `!psql`
 may be over soon; glances may take `GLANCES` of the time.
@@ -30,6 +31,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from telehelper.core.frames import Proto
+from telehelper.datapath.allowance import Allowance
 from telehelper.datapath.notebooks import Kernel
 from telehelper.datapath.ping_sockets import find_ping
 from telehelper.datapath.processes import glance
@@ -47,6 +49,10 @@ if TYPE_CHECKING:
 KEPT: Final = 40_000  # flows; open ones and closed ones that are shown
 REMEMBERED: Final = 4096  # processes by socket: an unconnected UDP socket has many flows
 WAITING: Final = 4096  # sockets, and flows of each; a search takes milliseconds
+TABLES: Final = 0.05  # of the time, for reading tables of ping sockets
+TABLES_SAVED: Final = (
+    0.02  # seconds of that which are saved up; reading takes 0.1 ms, of full tables some 3 ms
+)
 GLANCES: Final = 0.05  # of the time, for looking at kernels at once
 GLANCES_SAVED: Final = 0.02  # seconds of that which are saved up; a glance takes some 0.1 ms
 SHARE: Final = 0.05  # of the time, for searches
@@ -90,6 +96,9 @@ class Owners:
         self._notebooks = notebooks
         self._on_found = on_found
         self._flows: dict[int, _Flow] = {}
+        self._others: dict[
+            int, _Flow
+        ] = {}  # likewise, of other users: however many they open, ours stay known
         self._holders: OrderedDict[int, Process] = OrderedDict()
         self._lately: OrderedDict[int, None] = OrderedDict()  # pids
         self._waiting: OrderedDict[int, list[int]] = OrderedDict()  # flows by inode
@@ -97,8 +106,8 @@ class Owners:
         self._saved = BURST
         self._saved_at = monotonic()
         self._searcher = Searcher()
-        self._glances = GLANCES_SAVED  # seconds that may be spent on them
-        self._glanced_at = monotonic()
+        self._glances = Allowance(GLANCES, GLANCES_SAVED)
+        self._tables = Allowance(TABLES, TABLES_SAVED)
 
     # --- a flow's life
 
@@ -107,9 +116,10 @@ class Owners:
         found = self.find_socket(five_tuple)
         if found is None:
             return
-        kept = self._flows[flow] = _Flow(found.uid, monotonic())
-        if len(self._flows) > KEPT:
-            del self._flows[next(iter(self._flows))]
+        flows = self._flows if found.uid in (os.geteuid(), ROOT) else self._others
+        kept = flows[flow] = _Flow(found.uid, monotonic())
+        if len(flows) > KEPT:
+            del flows[next(iter(flows))]
         holder = self._holders.get(found.inode)
         may_look = os.geteuid() in (found.uid, ROOT)
         if holder is None and may_look:
@@ -125,17 +135,20 @@ class Owners:
             return None
         protocol, src, sport, dst, dport = five_tuple
         if protocol is Proto.ICMP:
-            return find_ping(src, sport, (os.geteuid(), ROOT))
+            if not self._tables.is_left:
+                return None
+            with self._tables.spending():
+                return find_ping(src, sport, (os.geteuid(), ROOT))
         return self.sockets.find(protocol, src, sport, dst, dport)
 
     def uid_of(self, flow: int) -> int:
         """Return whose flow it is; -1 if that is not known."""
-        kept = self._flows.get(flow)
+        kept = self._find(flow)
         return kept.uid if kept is not None else -1
 
     def owner_of(self, flow: int) -> Owner:
         """Return all that is known by now."""
-        kept = self._flows.get(flow)
+        kept = self._find(flow)
         if kept is None:
             return NOBODY
         kernel = kept.kernel
@@ -147,6 +160,7 @@ class Owners:
     def forget(self, flow: int) -> None:
         """Learn that a flow's owner will not be asked for any more."""
         self._flows.pop(flow, None)
+        self._others.pop(flow, None)
 
     def start(self, sockets: SockDiag) -> None:
         """Begin to look for owners; the first search is for nobody, so that the child is there for the next."""
@@ -173,16 +187,16 @@ class Owners:
 
     def _glance(self, inode: int) -> Process | None:
         """Look whether a kernel or its child holds the socket, as long as that does not take too much of the time."""
-        began = monotonic()
-        self._glances = min(GLANCES_SAVED, self._glances + GLANCES * (began - self._glanced_at))
-        self._glanced_at = began
-        if self._glances <= 0:
+        if not self._glances.is_left:
             return None
-        holder = glance(inode, self._notebooks.kernels)
-        self._glances -= monotonic() - began
+        with self._glances.spending():
+            holder = glance(inode, self._notebooks.kernels)
         if holder is not None:
             self._remember(inode, holder)
         return holder
+
+    def _find(self, flow: int) -> _Flow | None:
+        return self._flows.get(flow) or self._others.get(flow)
 
     def _wait_for(self, flow: int, inode: int) -> None:
         flows = self._waiting.setdefault(inode, [])
@@ -227,7 +241,7 @@ class Owners:
             self._holders.popitem(last=False)
 
     def _tell(self, flow: int, holder: Process) -> None:
-        kept = self._flows.get(flow)
+        kept = self._find(flow)
         if kept is not None:
             self._take(kept, holder)
             self._on_found(flow)

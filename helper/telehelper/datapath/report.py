@@ -89,7 +89,7 @@ def flow_values(
         record.bytes_down,
         record.packets_up,
         record.packets_down,
-        record.reason,
+        reason_of(record),
         *place,
         *owner,
     )
@@ -105,18 +105,21 @@ def flow_text(values: tuple[object, ...]) -> str:
 
 
 NOT_YOURS: Final = "not yours"  # begins the reason of a flow that was kept out; also the event's kind
+_SAID: Final = "the other side says: "  # before the same words from there
 
 
-def is_strangers(record: FlowRecord) -> bool:
-    """Whether a flow was kept out because it was another user's: no failure of its service."""
-    return record.reason.startswith(NOT_YOURS)
+def reason_of(record: FlowRecord) -> str:
+    """Return why a flow closed; of none but those that were kept out here it begins with `NOT_YOURS`."""
+    if record.is_strangers or not record.reason.startswith(NOT_YOURS):
+        return record.reason
+    return _SAID + record.reason
 
 
 def flow_sample(record: FlowRecord, name: str, place: Place) -> Sample:
     """Return what a flow tells of its service's latencies."""
     return Sample(
         service_of(record.five_tuple.dst, record.five_tuple.dport, name, place),
-        bool(record.failure) and not is_strangers(record),
+        bool(record.failure) and not record.is_strangers,
         _between(record.opened_at, record.connected_at),
         record.dial,
         _between(record.connected_at, record.first_byte_at),

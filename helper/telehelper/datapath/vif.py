@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from telehelper.messages import Connect, VifOpened
     from telehelper.rpc.manager_pb2 import ClusterInfo
 
-    Guard = Callable[[FrameSink, Callable[[Address], bool], Callable[[list[Frame]], None]], FrameSink]
+    Guard = Callable[[FrameSink, Callable[[Address], bool], Callable[[Frame], None]], FrameSink]
 
 MTU: Final = 1500  # bytes; segments are up to 64 KiB all the same, by offload
 DNS_PORT: Final = 53
@@ -53,14 +53,14 @@ class Vif:
     flow_opened
         Called for each new flow with its counters, before anything is sent for it.
     guard
-        Puts what decides on flows before the tunnel; it may answer the engine in the tunnel's place.
+        Puts what decides on flows before the tunnel; it may give the engine the refusals of what it keeps out.
     """
 
     def __init__(self, netd: NetdClient, tunnel: Tunnel, on_lost: Callable[[str], None]) -> None:
         self.router = Router(netd)
         self.namer = Namer(netd, self.router)
         self.flow_opened: Callable[[FlowStats], None] = lambda _stats: None
-        self.guard: Guard = lambda tunnel, _is_own, _answer: tunnel
+        self.guard: Guard = lambda tunnel, _is_own, _keep_out: tunnel
         self._netd = netd
         self._tunnel = tunnel
         self._on_lost = on_lost
@@ -100,8 +100,8 @@ class Vif:
         self._engine = Engine(stack)
         self._engine.flow_opened = self.flow_opened
         self._tunnel.open_sent = self._engine.open_sent
-        answer = self._engine.frames_received
-        self._engine.tunnel = self.guard(self.router.sink(self._tunnel, answer), self.router.is_own, answer)
+        behind = self.router.sink(self._tunnel, self._engine.frames_received)
+        self._engine.tunnel = self.guard(behind, self.router.is_own, self._engine.keep_out)
         self.router.in_use = self._destinations
         self.namer.attach(self._engine, info, namespace)
         return said

@@ -18,6 +18,7 @@ from telehelper.core import cidr
 from telehelper.core.routes import NEVER
 from telehelper.discovery.fields import Address, Network
 from telehelper.discovery.fields import networks as read_networks
+from telehelper.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -233,8 +234,5 @@ def _block(address: Address, excluded: Sequence[int]) -> Network:
 
 def bounded(notices: Iterable[Notice]) -> tuple[Notice, ...]:
     """Return the notices once each, printable, and not too many."""
-    clean = dict.fromkeys(
-        Notice(topic, "".join(char for char in text if char.isprintable())[:MAX_NOTICE])
-        for topic, text in notices
-    )
+    clean = dict.fromkeys(Notice(topic, printable(text[:MAX_NOTICE])[:MAX_NOTICE]) for topic, text in notices)
     return tuple(islice(clean, MAX_NOTICES))

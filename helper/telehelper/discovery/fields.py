@@ -7,6 +7,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from telehelper.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -60,7 +62,7 @@ def dicts(value: object) -> list[Json]:
 
 def name(item: object) -> str:
     """Return an object's name, fit to be shown."""
-    return "".join(char for char in text(item, "metadata", "name") if char.isprintable())[:MAX_NAME]
+    return printable(text(item, "metadata", "name")[:MAX_NAME])[:MAX_NAME]
 
 
 def key(item: object) -> tuple[str, str]:

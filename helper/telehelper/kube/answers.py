@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from telehelper.errors import ApiServerUnavailable, ClusterError, CredentialsRefused
+from telehelper.errors import ApiServerUnavailable, ClusterError, CredentialsRefused, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -228,5 +228,4 @@ def _system(error: OSError) -> str:
 
 def one_line(text: str) -> str:
     """Return printable text on one line, cut to what an error can show."""
-    joined = " ".join(text.split())
-    return "".join(each for each in joined if each.isprintable())[:MAX_TOLD]
+    return printable(" ".join(text.split())[:MAX_TOLD])[:MAX_TOLD]

@@ -8,6 +8,8 @@ import os
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from telehelper.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -40,7 +42,7 @@ class AuditLog:
             return
         self._room -= 1
         # Reasons may come from elsewhere: none may begin a line of its own, or steer a terminal.
-        self._lines.append(line if line.isprintable() else "".join(map(_visible, line)))
+        self._lines.append(printable(line))
         if len(self._lines) > 1:
             return
         try:
@@ -60,7 +62,3 @@ class AuditLog:
         with contextlib.suppress(OSError):
             while data:
                 data = data[os.write(self._fd, data) :]
-
-
-def _visible(char: str) -> str:
-    return char if char.isprintable() else char.encode("unicode_escape").decode()

@@ -56,14 +56,17 @@ def open_vif(device: str = DEVICE, ioctl: Callable[..., Any] = fcntl.ioctl) -> V
     except OSError as error:
         os.close(fd)
         raise VifError(f"cannot make a TUN interface: {error.strerror}", hint=HINT) from error
-    silence(name)
+    tame(name)
     return vif
 
 
-def silence(name: str, sysctl: str = "/proc/sys/net/ipv6/conf") -> None:
-    """Keep the kernel from giving the interface a link-local address and soliciting routers through it.
+def tame(name: str, sysctl: str = "/proc/sys/net") -> None:
+    """Set what of an interface's settings can be set: in a container /proc/sys may be read-only.
 
-    1 is IN6_ADDR_GEN_MODE_NONE (linux/if_link.h). Only noise is lost if it cannot be set, say without IPv6.
+    No link-local address, nor asking for routers (1 is IN6_ADDR_GEN_MODE_NONE, linux/if_link.h). And no packets whose
+    source is not behind the interface (ip-sysctl.rst): its owner could else write them as from any host, to this
+    machine's services and, where it forwards, to others. IPv6 has no such setting.
     """
-    with suppress(OSError), open(f"{sysctl}/{name}/addr_gen_mode", "wb", buffering=0) as file:
-        file.write(b"1")
+    for setting in (f"ipv6/conf/{name}/addr_gen_mode", f"ipv4/conf/{name}/rp_filter"):
+        with suppress(OSError), open(f"{sysctl}/{setting}", "wb", buffering=0) as file:
+            file.write(b"1")
