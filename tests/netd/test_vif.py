@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from telehelper.errors import VifError
-from telehelper.netd.vif import SETTINGS, TUNSETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ, open_vif, tame
+from telehelper.netd.vif import TUNSETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ, open_vif, tame
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,14 +72,15 @@ def test_no_right_to_use_it() -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize(("family", "setting"), SETTINGS)
-def test_what_is_set(tmp_path: Path, family: str, setting: str) -> None:
-    folder = tmp_path / family / "conf" / "tele0"
-    folder.mkdir(parents=True)
-    (folder / setting).write_bytes(b"0")
-    tame("tele0", family, setting, str(tmp_path))
-    assert (folder / setting).read_bytes() == b"1"
-
-
-def test_what_cannot_be_set_is_no_matter_of_life_and_death(tmp_path: Path) -> None:
-    tame("tele0", "ipv6", "addr_gen_mode", str(tmp_path))
+def test_what_is_set_and_what_cannot_be_is_no_matter_of_life_and_death(tmp_path: Path) -> None:
+    mode, source = tmp_path / "ipv6/conf/tele0/addr_gen_mode", tmp_path / "ipv4/conf/tele0/rp_filter"
+    tame("tele0", str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    source.parent.mkdir(parents=True)
+    source.write_bytes(b"0")
+    tame("tele0", str(tmp_path))  # there is no IPv6
+    assert (source.read_bytes(), mode.exists()) == (b"1", False)
+    mode.parent.mkdir(parents=True)
+    mode.write_bytes(b"0")
+    tame("tele0", str(tmp_path))
+    assert (source.read_bytes(), mode.read_bytes()) == (b"1", b"1")

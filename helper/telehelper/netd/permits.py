@@ -83,9 +83,9 @@ def check_open(request: OpenVif) -> None:
 
 def _parsed(parse: Callable[[str], _T], text: str, what: str) -> _T:
     try:
-        if "%" in text:  # an IPv6 address may end in it and any text at all, line ends included
-            raise ValueError
-        return parse(text)
+        return parse(
+            "" if "%" in text else text
+        )  # behind it an IPv6 address may have any text, line ends too
     except ValueError:
         raise HelperRefused(f"{text!r:.60} is no {what}") from None
 
@@ -142,8 +142,7 @@ def check_dns(request: SetDns, config: VifConfig) -> None:
     if request.mechanism not in ("auto", "resolved", "resolvconf", "none"):
         raise HelperRefused(f"{request.mechanism!r:.40} is no mechanism: auto, resolved, resolvconf or none")
     nameserver = _parsed(ip_address, request.nameserver, "address")
-    plain = str(ip_address(nameserver.packed)) == request.nameserver
-    if not plain or not any(nameserver in network_of(item) for item in config):
+    if str(nameserver) != request.nameserver or not any(nameserver in network_of(item) for item in config):
         raise HelperRefused(f"the nameserver {request.nameserver!r:.60} is not behind the interface")
     too_many = len(request.search) > MAX_SEARCH or len(request.domains) > MAX_DOMAINS
     if too_many or not 0 <= request.ndots <= 15:

@@ -20,10 +20,6 @@ VNET_HDR_SIZE: Final = 10  # bytes; struct virtio_net_hdr without num_buffers
 
 TUNSETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454CA, 0x400454D0, 0x400454D8
 IFF_TUN, IFF_NO_PI, IFF_VNET_HDR = 0x1, 0x1000, 0x4000
-# What is set to 1 (Documentation/networking/ip-sysctl.rst): no link-local address, nor asking for routers
-# (IN6_ADDR_GEN_MODE_NONE); and no packet whose source is not behind this interface, for its owner could else write
-# packets as from any host, to this machine's services and, where it forwards, to others. IPv6 has no such setting.
-SETTINGS: Final = (("ipv6", "addr_gen_mode"), ("ipv4", "rp_filter"))
 # Best first: TUN_F_CSUM 1, TSO4 2, TSO6 4; and USO4 0x20, USO6 0x40, from Linux 6.2
 OFFLOADS: Final = (0x67, 0x07, 0)
 
@@ -60,12 +56,17 @@ def open_vif(device: str = DEVICE, ioctl: Callable[..., Any] = fcntl.ioctl) -> V
     except OSError as error:
         os.close(fd)
         raise VifError(f"cannot make a TUN interface: {error.strerror}", hint=HINT) from error
-    for what in SETTINGS:
-        tame(name, *what)
+    tame(name)
     return vif
 
 
-def tame(name: str, family: str, setting: str, sysctl: str = "/proc/sys/net") -> None:
-    """Set one of an interface's :data:`SETTINGS` to 1. In a container /proc/sys may be read-only, or IPv6 not there."""
-    with suppress(OSError), open(f"{sysctl}/{family}/conf/{name}/{setting}", "wb", buffering=0) as file:
-        file.write(b"1")
+def tame(name: str, sysctl: str = "/proc/sys/net") -> None:
+    """Set what of an interface's settings can be set: in a container /proc/sys may be read-only.
+
+    No link-local address, nor asking for routers (1 is IN6_ADDR_GEN_MODE_NONE, linux/if_link.h). And no packets whose
+    source is not behind the interface (ip-sysctl.rst): its owner could else write them as from any host, to this
+    machine's services and, where it forwards, to others. IPv6 has no such setting.
+    """
+    for setting in (f"ipv6/conf/{name}/addr_gen_mode", f"ipv4/conf/{name}/rp_filter"):
+        with suppress(OSError), open(f"{sysctl}/{setting}", "wb", buffering=0) as file:
+            file.write(b"1")
