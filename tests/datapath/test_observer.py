@@ -14,6 +14,7 @@ from telehelper.core.flows import FiveTuple, FlowRecord, FlowStats, Totals
 from telehelper.core.frames import Proto
 from telehelper.core.route_plan import APPLIED, PlannedRoute, RoutePlan
 from telehelper.datapath import observer as observer_module
+from telehelper.datapath.event_log import KEPT
 from telehelper.datapath.observer import ROUTES_TOLD, Observer
 from telehelper.datapath.report import NOBODY, NOWHERE, Owner, Place
 from telehelper.errors import ControlError
@@ -280,6 +281,20 @@ def test_names_that_do_not_resolve_are_events() -> None:
 
 def plan(*networks: str) -> RoutePlan:
     return RoutePlan(tuple(PlannedRoute(ip_network(each), "pods", "found", APPLIED) for each in networks))
+
+
+def test_whoever_asks_for_many_names_that_are_not_there_pushes_no_other_event_out() -> None:
+    async def work(it: Bench) -> None:
+        it.fails(1, "refused", "connection refused")
+        assert len(await it.events()) == 1
+        for number in range(2 * KEPT):
+            it.vif.namer.ended(Ended(1.0, f"nobody-{number}.shop", (), "no such name"))
+        events = await it.events()
+        assert events[0] == ("refused", "198.18.0.9:5432", "connection refused", 1)
+        assert len(events) == 1 + observer_module.FAILED_NAMES_KEPT
+        assert events[-1][1] == f"nobody-{2 * KEPT - 1}.shop"
+
+    bench(work)
 
 
 def test_changes_of_the_routes_are_events() -> None:

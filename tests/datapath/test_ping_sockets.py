@@ -94,3 +94,31 @@ for family, proto, host in ((socket.AF_INET, socket.IPPROTO_ICMP, "127.0.0.1"),
 def test_real_ping_and_raw_sockets() -> None:
     done = sandbox.run([sys.executable, "-c", REAL])
     assert done.returncode == 0, done.stderr
+
+
+CROWDED = """
+import resource, socket, time
+from ipaddress import ip_address
+from pathlib import Path
+from telehelper.datapath.ping_sockets import find_ping
+Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 0")
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+crowd = []
+for number in range(3000):
+    crowd.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP))
+    crowd[-1].bind(("127.0.0.1", 0))
+times = []
+for _ in range(30):
+    began = time.perf_counter()
+    find_ping(ip_address("127.0.0.1"), 0, (0,))
+    times.append(time.perf_counter() - began)
+print(min(times))
+"""
+
+
+@pytest.mark.netns
+def test_a_crowd_of_ping_sockets_costs_a_few_milliseconds_at_most() -> None:
+    """Anybody can make them: 3,000 took 13 ms when a quarter of a megabyte was read. The figure is 2 ms."""
+    done = sandbox.run([sys.executable, "-c", CROWDED])
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 0.006

@@ -72,6 +72,21 @@ def test_bytes_go_both_ways_and_the_request_is_right(pki: Pki) -> None:
     assert "Sec-WebSocket-Extensions" not in request.headers  # no compression
 
 
+def test_a_server_that_sends_a_message_without_end_fills_no_memory(
+    pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portforward, "MAX_MESSAGE", 70_000)
+
+    async def work(stream: PortForward) -> None:
+        got = 0
+        while got < 60_000:
+            got += len(await stream.receive())
+        assert got == 60_000
+        assert "70000" in await breaks(stream)
+
+    forward(pki, pod_that_sends(DATA, ERROR, b"\0" + bytes(60_000), b"\0" + bytes(80_000)), work)
+
+
 def test_a_megabyte_arrives_whole(pki: Pki) -> None:
     sent = os.urandom(1024 * 1024)
 

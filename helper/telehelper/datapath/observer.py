@@ -53,6 +53,7 @@ REQUESTS: Final = (GetFlows, GetEvents, GetLatency, Watch, Unwatch)
 SAMPLE_INTERVAL: Final = 1.0  # seconds
 TABLES_KEPT: Final = 1.0  # seconds that the tables that are told whole are not made anew
 ROUTES_TOLD: Final = 20  # events of one change of the routes
+FAILED_NAMES_KEPT: Final = 300  # events; whoever is on this machine may ask for names
 _TABLES: Final = ("cidrs", "phases")  # of Status, which are not told with it
 
 # Kinds of events; those of flows that failed are in core/flows.py
@@ -130,7 +131,7 @@ class Observer:
     def __init__(self, vif: Vif, tunnel: Tunnel, status: Callable[[], Status]) -> None:
         self.owners: Owners = Nobody()
         self.places: Places = Nowhere()
-        self.events = EventLog(few={NOT_YOURS: STRANGERS_KEPT})
+        self.events = EventLog(few={NOT_YOURS: STRANGERS_KEPT, DNS_FAILED: FAILED_NAMES_KEPT})
         self.latencies = Latencies()
         self.series = Series()
         self.history = History(vif, self, self.latencies, self._closed)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 PROTOCOL: Final = "v4.channel.k8s.io"
 CONNECT_TIMEOUT: Final = 10.0  # seconds for TCP, TLS and the upgrade
 CLOSE_TIMEOUT: Final = 1.0  # seconds for the server to answer our close, and again for TLS to say goodbye
+MAX_MESSAGE: Final = (
+    4 * 1024 * 1024
+)  # bytes; servers copy 32 KiB at a time, and a hostile one must not fill our memory
 _DATA, _ERROR = 0, 1
 _GOODBYE: Final = (
     aiohttp.WSCloseCode.OK,
@@ -128,7 +131,7 @@ async def open_portforward(
             proxy=access.proxy or None,
             server_hostname=access.server_hostname or None,
             compress=0,
-            max_msg_size=0,
+            max_msg_size=MAX_MESSAGE,
             timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=CLOSE_TIMEOUT),
         )
     return PortForward(socket)
