@@ -10,13 +10,14 @@ import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from telehelper.errors import AlreadyConnected, NotConnected, TelemagicError
+from telehelper.errors import AlreadyConnected, NotConnected
 from telehelper.messages import Message, PhaseChanged, TunnelChanged
 
 from telemagic import attribution, config, hangup, in_cluster, live, names
-from telemagic.connecting import Attempt, Launch, Target, resolve
+from telemagic.connecting import Launch, Target, resolve
 from telemagic.connection import Connection
-from telemagic.loop import CANCEL_PATIENCE, AsyncForeground, BlockingForeground, Foreground, Job, LoopThread
+from telemagic.loop import CANCEL_PATIENCE, AsyncForeground, BlockingForeground, Job, LoopThread
+from telemagic.plan import Plan, broke_off
 from telemagic.progress import Progress
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Session:
                 self._discard(job)
                 raise
         except BaseException as error:
-            _broke_off(progress, viewer, error)
+            broke_off(progress, viewer, error)
             self._release_demo()
             raise
 
@@ -125,7 +126,7 @@ class Session:
             finally:
                 tick.cancel()
         except BaseException as error:
-            _broke_off(progress, viewer, error)
+            broke_off(progress, viewer, error)
             self._release_demo()
             raise
 
@@ -139,7 +140,7 @@ class Session:
             self._connection.on_end = self._over
         return self._connection
 
-    def _plan(self, options: ConnectOptions, viewer: live.Viewer, progress: Progress) -> _Plan | Connection:
+    def _plan(self, options: ConnectOptions, viewer: live.Viewer, progress: Progress) -> Plan | Connection:
         target = resolve(options)
         self._progress_after = config.current().progress_after
         if self._connection is not None and (self._connection.lost or self._connection.target is None):
@@ -154,7 +155,7 @@ class Session:
             atexit.register(self.close)
             self._registered = True
         self._forked = False
-        return _Plan(target, viewer, progress, self._launch, self._tunnel_changed, self._lost)
+        return Plan(target, viewer, progress, self._launch, self._tunnel_changed, self._lost)
 
     def _same(self, connection: Connection, target: Target) -> Connection:
         was = connection.target
@@ -185,7 +186,7 @@ class Session:
         connection.remark = f"already connected to {connection.context}"
         return connection
 
-    def _connected(self, plan: _Plan, up: _Up) -> Connection:
+    def _connected(self, plan: Plan, up: _Up) -> Connection:
         client, status = up
         connection = Connection(self._loop, client, status)
         connection.target = plan.target
@@ -330,49 +331,6 @@ class Session:
         if self._connection is None and self._demo is not None:
             owned, self._demo = self._demo, None
             owned.close()
-
-
-def _broke_off(progress: Progress, viewer: live.Viewer, error: BaseException) -> None:
-    if not progress.context:  # nothing was shown yet
-        return
-    ours = error if isinstance(error, TelemagicError) else None
-    progress.fail("interrupted" if ours is None else "")
-    viewer.failed(ours)
-
-
-class _Plan:
-    """One connect on its way: joins progress, viewer and attempt."""
-
-    def __init__(
-        self,
-        target: Target,
-        viewer: live.Viewer,
-        progress: Progress,
-        launch: Launch,
-        on_event: Callable[[Message], None],
-        on_lost: Callable[[str], None],
-    ) -> None:
-        self.target = target
-        self.viewer = viewer
-        self.began = time.monotonic()
-        self.progress = progress
-        self._launch = launch
-        self._on_event = on_event
-        self._on_lost = on_lost
-
-    def start(self, foreground: Foreground) -> Attempt:
-        told = bool(self.progress.context)
-        self.progress.context, self.progress.namespace = self.target.context.name, self.target.namespace
-        if not told:
-            self.viewer.begin(self.progress)
-        asker = live.Prompt(self.viewer) if live.can_ask(live.current_shell()) else None
-        return Attempt(
-            self.target, self._launch, foreground, asker, self._changed, self._on_event, self._on_lost
-        )
-
-    def _changed(self, change: PhaseChanged) -> None:
-        self.progress.update(change)
-        self.viewer.changed(change)
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
