@@ -14,6 +14,7 @@ from telehelper.errors import HelperLost, NotConnected, TelemagicError
 
 from telemagic import cards, failures, farewell, live
 from telemagic.feed import Feed
+from telemagic.loop import Job
 from telemagic.results import Status
 from telemagic.tables import ANSWER_PATIENCE, LIST_PATIENCE, Tables
 
@@ -183,9 +184,11 @@ class Connection(Tables):
         if self._client is None:
             return
         self._part()
-        with contextlib.suppress(HelperLost):
-            self._ask(messages.Disconnect(), messages.Done, patience)
-        self.leave()
+        try:
+            with contextlib.suppress(TelemagicError):
+                self._ask(messages.Disconnect(), messages.Done, patience)
+        finally:
+            self.leave()
 
     def forget(self) -> None:
         """Close the socket and use nothing else: for a forked child, which shares the socket but not the thread."""
@@ -197,10 +200,16 @@ class Connection(Tables):
     def leave(self) -> None:
         """Close the control connection, asking nothing."""
         client, self._client = self._client, None
-        self._turn_cards("")
-        if client is not None:
-            self._loop.run(self._close(client), ANSWER_PATIENCE)
-        self.on_end()
+        closing: Job[None] = Job()
+        try:
+            self._turn_cards("")
+            if client is not None:
+                self._loop.start(closing, self._close(client))
+                closing.future.result(ANSWER_PATIENCE)  # an interrupt ends the waiting, not the closing
+        except TimeoutError:
+            pass  # the loop is busy; it closes when it gets to it
+        finally:
+            self.on_end()  # nobody may take this for a connection any more
 
     def lose(self, reason: str) -> None:
         """Take note that the helper has gone; from any thread."""

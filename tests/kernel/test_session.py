@@ -22,9 +22,10 @@ from telehelper.errors import (
     NotConnected,
     SudoDenied,
     TelemagicError,
+    UndoIncomplete,
     UsageError,
 )
-from telehelper.messages import PHASES, Connect, PhaseChanged, TunnelChanged
+from telehelper.messages import PHASES, Connect, Disconnect, Failed, PhaseChanged, TunnelChanged
 
 import telemagic
 from telemagic import connecting, live
@@ -346,6 +347,36 @@ def test_close_is_quick_even_if_nobody_answers(make_session: MakeSession) -> Non
     began = time.monotonic()
     session.close()
     assert time.monotonic() - began < 2.0
+
+
+def test_an_interrupt_of_a_disconnect_leaves_no_half_connection(session: Session, runtime: Path) -> None:
+    connection = session.connect(ConnectOptions())
+    gate = threading.Event()
+
+    def hold_up() -> None:  # the background loop, so that closing takes until the interrupt
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        gate.wait(5)
+
+    session._loop.post(hold_up)
+    with pytest.raises(KeyboardInterrupt):
+        connection.leave()
+    gate.set()
+    assert session.connection is None
+    wait_for(lambda: not left(runtime))  # it was closed all the same: the data plane knows that we have gone
+    assert session.connect(ConnectOptions()).status.state == "connected"
+
+
+def test_an_exit_is_quiet_though_not_all_could_be_undone(make_session: MakeSession, runtime: Path) -> None:
+    launcher = FakeLauncher(Script(answers={Disconnect: Failed("undo-incomplete", "a route is left")}))
+    session = make_session(launcher)
+    connection = session.connect(ConnectOptions())
+    session.close()
+    assert session.connection is None
+    assert not connection.is_open
+    wait_for(lambda: not left(runtime))
+    with pytest.raises(UndoIncomplete, match="a route is left"):  # who asks for the end is told
+        session.connect(ConnectOptions()).disconnect()
+    assert session.connection is None
 
 
 def test_refused_runtime_directory(session: Session, runtime: Path) -> None:
