@@ -199,9 +199,9 @@ class Connection(Tables):
 
     def leave(self) -> None:
         """Close the control connection, asking nothing."""
-        client, self._client = self._client, None
         closing: Job[None] = Job()
         try:
+            client, self._client = self._client, None
             self._turn_cards("")
             if client is not None:
                 self._loop.start(closing, self._close(client))

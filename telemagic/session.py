@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import threading
 import time
 import weakref
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from telehelper.errors import AlreadyConnected, NotConnected
 from telehelper.messages import Message, PhaseChanged, TunnelChanged
@@ -21,13 +22,15 @@ from telemagic.plan import Plan, broke_off
 from telemagic.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from telehelper import messages
 
     from telemagic.cards import Card
     from telemagic.connecting import ConnectOptions
     from telemagic.control import ControlClient
+
+T = TypeVar("T")
 
 EXIT_PATIENCE: Final = 1.5  # seconds; a front end kills a kernel that takes longer than 2.5 to end
 
@@ -55,6 +58,7 @@ class Session:
         self._connection: Connection | None = None
         self._demo: Any = None  # the demo cluster's owner, while connected with demo=True
         self._forked = False
+        self._connecting = threading.Lock()  # held by the connect that is under way
         self._registered = False
         self._progress_after = config.BUILT_IN.progress_after
         _sessions.add(self)
@@ -69,12 +73,13 @@ class Session:
         Raises
         ------
         AlreadyConnected
-            To another cluster, or with other options.
+            To another cluster, or with other options; or another connect of this process is under way.
         TelemagicError
             Whatever else went wrong; nothing is left behind then.
         """
         viewer = viewer or self.viewer()
         progress = Progress("")
+        self._begin()
         try:
             if demo:
                 report = self._demo_begins(progress, viewer)
@@ -97,6 +102,8 @@ class Session:
             broke_off(progress, viewer, error)
             self._release_demo()
             raise
+        finally:
+            self._connecting.release()
 
     async def aconnect(
         self, options: ConnectOptions, *, demo: bool = False, viewer: live.Viewer | None = None
@@ -104,10 +111,11 @@ class Session:
         """Connect, awaiting on the caller's event loop; as :meth:`connect`."""
         viewer = viewer or self.viewer()
         progress = Progress("")
+        self._begin()
         try:
             if demo:
                 report = self._demo_begins(progress, viewer)
-                options = await asyncio.to_thread(self._own_demo, options)
+                options = await _to_its_end(asyncio.to_thread(self._own_demo, options))
                 report()
             if not demo and in_cluster.applies(options):
                 return self._already_inside()
@@ -129,6 +137,13 @@ class Session:
             broke_off(progress, viewer, error)
             self._release_demo()
             raise
+        finally:
+            self._connecting.release()
+
+    def _begin(self) -> None:
+        # Nobody may wait here: the other one may be a coroutine of this very thread.
+        if not self._connecting.acquire(blocking=False):
+            raise AlreadyConnected("this process is connecting already", hint="wait until that is done")
 
     def viewer(self) -> live.Viewer:
         """Choose how a connect shows itself when nobody says."""
@@ -212,9 +227,9 @@ class Session:
     def _discard(self, job: Job[_Up]) -> None:
         # The interrupt may come after the last step: then there is a connection, and nobody to have it.
         if job.end(CANCEL_PATIENCE) and job.future.exception() is None:
-            client, status = job.future.result()
-            self._connection = None
-            Connection(self._loop, client, status).end(EXIT_PATIENCE)
+            connection = Connection(self._loop, *job.future.result())
+            connection.on_end = self._over
+            connection.end(EXIT_PATIENCE)
 
     # --- connected -----------------------------------------------------------------------------------------------
 
@@ -283,6 +298,7 @@ class Session:
             self._connection.forget()
             self._forked = True
         self._connection = self._demo = None
+        self._connecting = threading.Lock()
         self._loop.abandon()
 
     # --- the demo cluster ----------------------------------------------------------------------------------------
@@ -331,6 +347,16 @@ class Session:
         if self._connection is None and self._demo is not None:
             owned, self._demo = self._demo, None
             owned.close()
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await what cannot be broken off, such as a thread: being cancelled waits for its end too, so that it can be undone."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

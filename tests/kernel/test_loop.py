@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from telemagic import live
 from telemagic.connecting import ConnectOptions
+from telemagic.control_fake import STATUS, FakeLauncher, Script
 from telemagic.loop import BlockingForeground, Job, LoopThread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from telehelper.messages import Status
@@ -38,6 +42,19 @@ def test_an_interrupt_while_the_result_is_shown_ends_the_connection(session: Ses
         assert time.monotonic() < until
         time.sleep(0.005)
     assert session.connect(ConnectOptions()).is_open
+
+
+def test_an_interrupt_then_puts_this_process_s_names_back(
+    make_session: Callable[[FakeLauncher], Session],
+) -> None:
+    status = replace(STATUS, dns="kernel", domains=("cluster.local",))
+    session = make_session(FakeLauncher(Script(status=status)))
+    before = _socket.getaddrinfo
+    with session.connect(ConnectOptions()):
+        assert _socket.getaddrinfo is not before
+    with pytest.raises(KeyboardInterrupt):
+        session.connect(ConnectOptions(), viewer=InterruptedAtTheEnd())
+    assert _socket.getaddrinfo is before
 
 
 def test_a_job_that_was_never_started_ends_at_once() -> None:

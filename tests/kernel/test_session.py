@@ -296,6 +296,28 @@ def test_one_at_a_time(session: Session, launcher: FakeLauncher, runtime: Path) 
     assert details[0] == "waiting for another notebook that is connecting"
 
 
+def test_one_at_a_time_in_one_process(session: Session, launcher: FakeLauncher) -> None:
+    async def main() -> list[object]:
+        return await asyncio.gather(telemagic.aconnect(), telemagic.aconnect(), return_exceptions=True)
+
+    connection, refused = asyncio.run(main())
+    assert session.connection is connection
+    assert isinstance(refused, AlreadyConnected)
+    assert "is connecting already" in refused.message
+    assert len(launcher.started) == 1
+    assert telemagic.connect() is connection  # later it is the same, as ever
+
+
+def test_a_failed_connect_is_no_reason_to_refuse_the_next(make_session: MakeSession) -> None:
+    launcher = FakeLauncher(Script(failure=SudoDenied("no")))
+    session = make_session(launcher)
+    for _ in range(2):
+        with pytest.raises(SudoDenied):
+            session.connect(ConnectOptions())
+        with pytest.raises(KubeconfigError):
+            asyncio.run(session.aconnect(ConnectOptions("nowhere")))
+
+
 def test_helper_lost_then_connect_again(session: Session, launcher: FakeLauncher) -> None:
     connection = telemagic.connect()
     session._loop.run(launcher.started[0].close())
@@ -354,6 +376,8 @@ def test_an_interrupt_of_a_disconnect_leaves_no_half_connection(session: Session
     gate = threading.Event()
 
     def hold_up() -> None:  # the background loop, so that closing takes until the interrupt
+        wait_for(lambda: not connection.is_open)
+        gate.wait(0.1)  # now they wait for us
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         gate.wait(5)
 
@@ -486,6 +510,31 @@ def test_demo_is_let_go_when_connecting_fails(
     with pytest.raises(SudoDenied):
         telemagic.connect(demo=True)
     assert demo.calls == ["attach", "close"]
+
+
+def test_demo_that_starts_while_the_connect_is_cancelled_is_let_go(
+    session: Session, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo, begun, gate = FakeDemo(kubeconfig), threading.Event(), threading.Event()
+
+    def ensure(**_: object) -> FakeDemo:
+        begun.set()
+        gate.wait(5)
+        return demo
+
+    monkeypatch.setattr("telemagic.demo.client.ensure", ensure)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(session.aconnect(ConnectOptions(), demo=True))
+        assert await asyncio.to_thread(begun.wait, 5)
+        task.cancel()
+        asyncio.get_running_loop().call_later(0.05, gate.set)  # the thread goes on after the cancel
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert demo.calls == ["attach", "close"]
+    assert session._demo is None
 
 
 def test_demo_is_not_started_beside_another_connection(session: Session) -> None:
