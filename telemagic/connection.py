@@ -13,6 +13,7 @@ from telehelper import messages, observing, views
 from telehelper.errors import HelperLost, NotConnected, TelemagicError
 
 from telemagic import cards, failures, farewell, live
+from telemagic.control import silence
 from telemagic.feed import Feed
 from telemagic.loop import Job
 from telemagic.results import Status
@@ -216,7 +217,8 @@ class Connection(Tables):
         if not self.lost:
             self.lost = reason
             self.last_error = HelperLost(reason)
-            self._turn_cards(reason)
+            # In a turn of its own: a front end that has gone itself must not keep others from being told.
+            self._loop.post(lambda: self._turn_cards(reason))
 
     def _turn_cards(self, lost: str) -> None:
         # Before the data plane is told: where we are the last, it closes its socket, which would look like a loss.
@@ -238,14 +240,14 @@ class Connection(Tables):
         try:
             return self._loop.run(client.request(request, expect), patience)
         except HelperLost as error:
+            self._require()  # we have left meanwhile: that is no loss
             self.lose(error.message)
             raise
         except TelemagicError as error:
             self.last_error = error
             raise
         except TimeoutError as error:
-            why = f"the helper (pid {client.peer_pid}) has not answered for {patience:g} s"
-            self.last_error = HelperLost(why)
+            self.last_error = silence(client, patience)
             raise self.last_error from error
 
     def __enter__(self) -> Connection:

@@ -13,6 +13,8 @@ from telehelper.errors import HelperLost, NotConnected, TelemagicError, UsageErr
 from telehelper.messages import Done, Message
 from telehelper.observing import MIN_INTERVAL, Snapshot, SnapshotChanged, Unwatch, Watch
 
+from telemagic.control import silence
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -151,9 +153,18 @@ class Feed:
         return subscription
 
     def snapshot(self) -> str:
-        """Ask for everything once; from any thread but the background loop's."""
-        self._require()
-        return self._loop.run(self.asnapshot(), SNAPSHOT_PATIENCE)
+        """Ask for everything once; from any thread but the background loop's.
+
+        Raises
+        ------
+        TelemagicError
+            Whatever the data plane answered instead; HelperLost also if it does not answer.
+        """
+        client = self._require()
+        try:
+            return self._loop.run(self.asnapshot(), SNAPSHOT_PATIENCE)
+        except TimeoutError as error:
+            raise silence(client, SNAPSHOT_PATIENCE) from error
 
     def post(self, action: Callable[[Subscription], None], subscription: Subscription) -> None:
         """Have something done on the background loop, unless it is over anyway; from any thread."""

@@ -14,6 +14,7 @@ from telehelper.messages import Failed, Message
 from telehelper.observing import MIN_INTERVAL, CellStarted, SnapshotChanged, Unwatch, Watch
 
 import telemagic
+from telemagic import feed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -172,6 +173,7 @@ def test_a_further_view_gets_a_snapshot_in_its_place(place: Place) -> None:
     subscription = place.feed.subscribe(0.5, told.on_text)
     wait_for(lambda: told.texts)
     place.change("one")
+    wait_for(lambda: len(told.texts) == 2)  # else it may be told within the snapshot alone
     place.script.snapshot = "with one"
     subscription.refresh()
     wait_for(lambda: len(told.texts) == 3)
@@ -201,6 +203,17 @@ def test_the_smallest_interval_is_what_is_asked_for(place: Place) -> None:
 def test_an_interval_that_is_none(place: Place, interval: float) -> None:
     with pytest.raises(UsageError, match="is none"):
         place.feed.subscribe(interval, print)
+
+
+def test_a_data_plane_that_does_not_answer_is_told_in_one_line(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "SNAPSHOT_PATIENCE", 0.1)
+    place.script.before_snapshot = asyncio.Event().wait
+    with pytest.raises(HelperLost, match=r"\(pid \d+\) has not answered for 0.1 s"):
+        place.feed.snapshot()
+    place.script.before_snapshot = None
+    assert place.feed.snapshot()  # it is frozen no longer: no turn is held
 
 
 def test_a_snapshot_alone_watches_no_longer_than_it_takes(place: Place) -> None:

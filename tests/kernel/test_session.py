@@ -26,6 +26,7 @@ from telehelper.errors import (
     UsageError,
 )
 from telehelper.messages import PHASES, Connect, Disconnect, Failed, PhaseChanged, TunnelChanged
+from telehelper.observing import GetLatency
 
 import telemagic
 from telemagic import connecting, live
@@ -329,6 +330,58 @@ def test_helper_lost_then_connect_again(session: Session, launcher: FakeLauncher
     again = telemagic.connect()
     assert again is not connection
     assert again.status.state == "connected"
+
+
+def test_a_loss_reaches_everybody_though_a_front_end_refuses_its_card(
+    session: Session, launcher: FakeLauncher
+) -> None:
+    class Gone:  # a DisplayHandle whose front end has gone
+        def update(self, card: object) -> None:
+            raise OSError("the front end has gone")
+
+    connection = telemagic.connect()
+    connection.standing.add(Gone())
+    told: list[str] = []
+    texts: list[str] = []
+    faults: list[BaseException | None] = []
+    connection.feed.subscribe(1.0, lambda text, _: texts.append(text), told.append)
+    wait_for(lambda: texts)
+    loop = session._loop._running_loop()
+    loop.set_exception_handler(lambda _, context: faults.append(context.get("exception")))
+    session._loop.run(launcher.started[0].close())
+    wait_for(lambda: told and faults)
+    assert "has ended" in told[0]
+    assert isinstance(faults[0], OSError)  # said, not swallowed
+
+
+def test_a_request_under_way_while_we_leave_is_no_loss(make_session: MakeSession) -> None:
+    launcher = FakeLauncher()
+    session = make_session(launcher)
+    connection = session.connect(ConnectOptions())
+    launcher.script.mute = True
+    raised: list[TelemagicError] = []
+
+    def ask() -> None:
+        with pytest.raises(TelemagicError) as caught:
+            connection.latency()
+        raised.append(caught.value)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    wait_for(lambda: GetLatency() in launcher.started[0].requests)
+    connection.leave()
+    asking.join(5)
+    assert isinstance(raised[0], NotConnected)
+    assert connection.lost == ""
+
+
+def test_phases_that_come_later_are_nobody_s(session: Session, launcher: FakeLauncher) -> None:
+    seen: list[PhaseChanged] = []
+    connection = asyncio.run(session.aconnect(ConnectOptions(), viewer=live.Silent(seen.append)))
+    count = len(seen)
+    session._loop.run(launcher.started[0].say(PhaseChanged("routes", "started", "", 0.0)))
+    assert connection.status.state == "connected"  # the loop that was connected on is closed
+    assert len(seen) == count
 
 
 def test_disconnect_after_loss_only_forgets(session: Session, launcher: FakeLauncher) -> None:
