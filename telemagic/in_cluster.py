@@ -43,6 +43,7 @@ class InCluster(Connection):
         self.target = None
         self.notices = ()
         self.remark = ""
+        self.last_error = None
         self.shown_in = None
         self.on_end = lambda: None
         self._client = None
@@ -115,6 +116,9 @@ class InCluster(Connection):
             f'<div class="tm-note">{escape(ELSEWHERE)}</div>'
         )
         return cards.Card(cards.printable(line) + f"\n  note: {ELSEWHERE}", cards.box(html))
+
+    def _ipython_display_(self) -> None:
+        raise NotImplementedError  # IPython's way to say: show it as usual; a card that never turns over
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         return self._card()._repr_mimebundle_()
