@@ -71,6 +71,15 @@ def test_flows_and_what_is_chosen_of_them(connection: telemagic.Connection) -> N
     assert connection.flows(sort="dport")["dport"].tolist() == [8000, 5432]
 
 
+def test_cells_of_a_notebook_are_its_own(connection: telemagic.Connection, shell: Any) -> None:
+    shell.user_ns["tele"] = connection
+    for notebook, found in (("analysis.ipynb", [1]), ("other.ipynb", [])):
+        shell.kernel = object()  # what tells a notebook from a terminal
+        shell.user_ns["__vsc_ipynb_file__"] = f"/home/ada/{notebook}"
+        assert shell.run_cell('tele.flows(cell=3)["flow"].tolist()').result == found
+    del shell.kernel
+
+
 def test_latencies_and_events(connection: telemagic.Connection) -> None:
     latency = connection.latency().set_index("service")
     assert latency.index.tolist() == ["tunnel", "postgres.shop:5432"]
