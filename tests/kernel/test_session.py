@@ -30,6 +30,7 @@ from telehelper.observing import GetLatency
 
 import telemagic
 from telemagic import connecting, live
+from telemagic.config import ConfigError
 from telemagic.connecting import ConnectOptions
 from telemagic.control_fake import FakeLauncher, Script
 
@@ -90,6 +91,29 @@ def test_options_reach_the_data_plane(session: Session, launcher: FakeLauncher) 
     assert (request.also_proxy, request.never_proxy) == (("10.9.0.0/16",), ("10.9.1.0/24",))
     assert request.carrier == "tls://10.0.0.5:8083"
     assert 5.0 < request.timeout <= 7.0
+
+
+def test_scripts_have_the_user_s_defaults_as_command_lines_do(
+    session: Session, launcher: FakeLauncher, tmp_path: Path
+) -> None:
+    (tmp_path / "xdg" / "telemagic").mkdir(parents=True)
+    (tmp_path / "xdg" / "telemagic" / "config.toml").write_text(
+        'dns = "none"\nmanager_namespace = "team"\ntimeout = 9\nvia = "manager"\non_conflict = "map"\n'
+    )
+    asked: list[Connect] = []
+    with telemagic.connect():
+        pass
+    with telemagic.connect(timeout=7, via="auto", dns="auto", on_conflict="refuse"):  # what is given wins
+        pass
+    asked += [fake.requests[1] for fake in launcher.started if isinstance(fake.requests[1], Connect)]
+    assert [(one.dns, one.manager_namespace, one.via, one.on_conflict) for one in asked] == [
+        ("none", "team", "manager", "map"),
+        ("auto", "team", "auto", "refuse"),
+    ]
+    assert [one.timeout for one in asked] == pytest.approx([9, 7], abs=2)
+    (tmp_path / "xdg" / "telemagic" / "config.toml").write_text("dns = 1")
+    with pytest.raises(ConfigError, match="dns must be one of"):
+        telemagic.connect()
 
 
 def test_async_both_ways(session: Session, runtime: Path) -> None:
