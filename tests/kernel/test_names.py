@@ -459,6 +459,25 @@ def test_the_users_own_choice_for_grpc_stays(monkeypatch: pytest.MonkeyPatch) ->
     assert os.environ[bypass.GRPC_RESOLVER] == "ares"
 
 
+@pytest.mark.parametrize("mechanism", ["kernel", "resolved"])
+def test_a_machine_without_nameservers_is_no_reason_not_to_connect(
+    mechanism: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:  # as dnspython does where resolv.conf names none
+        raise dns.resolver.NoResolverConfiguration
+
+    former = dns.resolver.Resolver(configure=False)
+    monkeypatch.setattr(dns.resolver, "default_resolver", former)
+    monkeypatch.setattr(dns.resolver.Resolver, "read_resolv_conf", refuse)
+    fixes = Fixes(mechanism, "198.19.240.1")
+    fixes.apply()
+    changed = dns.resolver.default_resolver
+    assert changed is None or changed.nameservers == ["198.19.240.1"]
+    assert (changed is None) is (mechanism == "resolved")  # None: read again when it is needed
+    fixes.undo()
+    assert dns.resolver.default_resolver is former
+
+
 def test_dnspythons_default_resolver_asks_us_and_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     former = dns.resolver.Resolver(configure=False)
     former.nameservers = ["10.0.0.1"]
