@@ -287,6 +287,8 @@ def find(name: str = "demo") -> Demo:
     connection = control.connect(directory, launching.ASK_TIMEOUT)
     answer = None if connection is None else control.ask(connection, "status")
     if connection is None or answer is None:
+        if connection is not None:
+            connection.close()
         raise HelperLost(f"the demo cluster {name} is not up", hint="start it: telemagic demo up")
     return Demo(name, directory, connection, answer["port"])
 
