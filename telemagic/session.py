@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import threading
 import time
@@ -22,7 +23,7 @@ from telemagic.plan import Plan, broke_off
 from telemagic.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from telehelper import messages
 
@@ -58,7 +59,7 @@ class Session:
         self._connection: Connection | None = None
         self._demo: Any = None  # the demo cluster's owner, while connected with demo=True
         self._forked = False
-        self._connecting = threading.Lock()  # held by the connect that is under way
+        self._turn = threading.Lock()  # held by the connect that is under way
         self._registered = False
         self._progress_after = config.BUILT_IN.progress_after
         _sessions.add(self)
@@ -78,16 +79,12 @@ class Session:
             Whatever else went wrong; nothing is left behind then.
         """
         viewer = viewer or self.viewer()
-        progress = Progress("")
-        self._begin()
-        try:
+        with self._connecting(viewer) as progress:
             if demo:
                 report = self._demo_begins(progress, viewer)
                 options = self._own_demo(options)
                 report()
-            if not demo and in_cluster.applies(options):
-                return self._already_inside()
-            plan = self._plan(options, viewer, progress)
+            plan = self._plan(options, viewer, progress, demo=demo)
             if isinstance(plan, Connection):
                 return plan
             foreground = BlockingForeground(viewer.tick, self._progress_after)
@@ -98,28 +95,18 @@ class Session:
             except BaseException:
                 self._discard(job)
                 raise
-        except BaseException as error:
-            broke_off(progress, viewer, error)
-            self._release_demo()
-            raise
-        finally:
-            self._connecting.release()
 
     async def aconnect(
         self, options: ConnectOptions, *, demo: bool = False, viewer: live.Viewer | None = None
     ) -> Connection:
         """Connect, awaiting on the caller's event loop; as :meth:`connect`."""
         viewer = viewer or self.viewer()
-        progress = Progress("")
-        self._begin()
-        try:
+        with self._connecting(viewer) as progress:
             if demo:
                 report = self._demo_begins(progress, viewer)
                 options = await _to_its_end(asyncio.to_thread(self._own_demo, options))
                 report()
-            if not demo and in_cluster.applies(options):
-                return self._already_inside()
-            plan = self._plan(options, viewer, progress)
+            plan = self._plan(options, viewer, progress, demo=demo)
             if isinstance(plan, Connection):
                 return plan
             foreground = AsyncForeground()
@@ -133,17 +120,22 @@ class Session:
                 raise
             finally:
                 tick.cancel()
+
+    @contextlib.contextmanager
+    def _connecting(self, viewer: live.Viewer) -> Iterator[Progress]:
+        """Let nobody else connect meanwhile, and say and tidy up where it breaks off."""
+        # Nobody may wait here: the other one may be a coroutine of this very thread.
+        if not self._turn.acquire(blocking=False):
+            raise AlreadyConnected("this process is connecting already", hint="wait until that is done")
+        progress = Progress("")
+        try:
+            yield progress
         except BaseException as error:
             broke_off(progress, viewer, error)
             self._release_demo()
             raise
         finally:
-            self._connecting.release()
-
-    def _begin(self) -> None:
-        # Nobody may wait here: the other one may be a coroutine of this very thread.
-        if not self._connecting.acquire(blocking=False):
-            raise AlreadyConnected("this process is connecting already", hint="wait until that is done")
+            self._turn.release()
 
     def viewer(self) -> live.Viewer:
         """Choose how a connect shows itself when nobody says."""
@@ -155,7 +147,12 @@ class Session:
             self._connection.on_end = self._over
         return self._connection
 
-    def _plan(self, options: ConnectOptions, viewer: live.Viewer, progress: Progress) -> Plan | Connection:
+    def _plan(
+        self, options: ConnectOptions, viewer: live.Viewer, progress: Progress, *, demo: bool
+    ) -> Plan | Connection:
+        """Return what is to be done, or the connection if there is nothing to do."""
+        if not demo and in_cluster.applies(options):
+            return self._already_inside()
         target = resolve(options)
         self._progress_after = config.current().progress_after
         if self._connection is not None and (self._connection.lost or self._connection.target is None):
@@ -298,7 +295,7 @@ class Session:
             self._connection.forget()
             self._forked = True
         self._connection = self._demo = None
-        self._connecting = threading.Lock()
+        self._turn = threading.Lock()
         self._loop.abandon()
 
     # --- the demo cluster ----------------------------------------------------------------------------------------
