@@ -178,24 +178,6 @@ class Feed:
 
     # --- on the background loop ----------------------------------------------------------------------------------
 
-    async def asubscribe(
-        self,
-        interval: float,
-        on_text: Callable[[str, bool], None],
-        on_lost: Callable[[str], None] | None = None,
-    ) -> Subscription:
-        """Subscribe as :meth:`subscribe` does, on the background loop; returns when the snapshot is there.
-
-        Raises
-        ------
-        TelemagicError
-            Whatever the data plane answered instead; or it has gone.
-        """
-        self._require()
-        subscription = Subscription(self, _seconds(interval), on_text, on_lost)
-        await self._watch(subscription)
-        return subscription
-
     async def asnapshot(self) -> str:
         """Ask for everything once."""
         try:
@@ -235,15 +217,15 @@ class Feed:
         if self._over is not None:
             subscription.end(self._over.message)
         elif subscription.is_open:
-            self._spawn(self._watch_quietly(subscription))
+            self._spawn(self._watch(subscription))
 
-    async def _watch_quietly(self, subscription: Subscription) -> None:
+    async def _watch(self, subscription: Subscription) -> None:
         try:
-            await self._watch(subscription)
+            await self._begin(subscription)
         except TelemagicError as error:
             subscription.end(error.message)
 
-    async def _watch(self, subscription: Subscription) -> None:
+    async def _begin(self, subscription: Subscription) -> None:
         async with self._turn:
             client = self._require()
             if not subscription.is_open:

@@ -251,11 +251,6 @@ def _hold_or_start(name: str, options: list[str], *, owned: bool) -> Demo:
     raise HelperLost(f"the demo cluster {name} ends as soon as it has started")
 
 
-def up(name: str = "demo") -> Demo:
-    """Start a demo cluster that stays until :func:`down`, if it is not up."""
-    return ensure(name=name, owned=False)
-
-
 def down(name: str = "demo") -> bool:
     """End a demo cluster, and wait until nothing is left of it.
 
