@@ -100,6 +100,7 @@ def connect(
         With a one-line message and a hint; nothing is left behind then.
     """
     options = _options(
+        demo,
         context=context,
         namespace=namespace,
         kubeconfig=None if kubeconfig is None else os.fspath(kubeconfig),
@@ -140,6 +141,7 @@ def aconnect(
 ) -> PendingConnection:
     """Connect as :func:`connect` does, without blocking the event loop: `await` it or use it in `async with`."""
     options = _options(
+        demo,
         context=context,
         namespace=namespace,
         kubeconfig=None if kubeconfig is None else os.fspath(kubeconfig),
@@ -184,9 +186,10 @@ def url(target: str, port: str | int = "", *, context: str = "") -> str:
     return session().current(context).url(target, port)
 
 
-def _options(**given: Any) -> ConnectOptions:  # noqa: ANN401  # the fields of ConnectOptions; None: not given
+def _options(demo: bool, **given: Any) -> ConnectOptions:  # noqa: ANN401  # the fields of ConnectOptions; None: not given
     """Return the options of a script: what it gives, else the user's defaults, as `telemagic connect` does."""
     defaults = config.of_command(config.current(), "connect")
     # Which cluster is looked up later, for a demo and a notebook inside a cluster know it by themselves.
-    others: dict[str, Any] = {name: value for name, value in defaults.items() if name not in config.WHERE}
+    known = config.NOT_DEMO if demo else config.WHERE
+    others: dict[str, Any] = {name: value for name, value in defaults.items() if name not in known}
     return ConnectOptions(**others | {name: value for name, value in given.items() if value is not None})

@@ -29,10 +29,11 @@ from telehelper.messages import PHASES, Connect, Disconnect, Failed, PhaseChange
 from telehelper.observing import GetLatency
 
 import telemagic
-from telemagic import connecting, live
+from telemagic import config, connecting, live
 from telemagic.config import ConfigError
 from telemagic.connecting import ConnectOptions
 from telemagic.control_fake import FakeLauncher, Script
+from telemagic.parser import Line, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -561,6 +562,28 @@ def test_demo_is_held_while_connected(
     assert demo.calls == ["attach"]
     connection.disconnect()
     assert demo.calls == ["attach", "close"]
+
+
+def test_demo_has_its_manager_where_it_is_whatever_the_defaults(
+    session: Session,
+    launcher: FakeLauncher,
+    kubeconfig: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("telemagic.demo.client.ensure", lambda **_: FakeDemo(kubeconfig))
+    (tmp_path / "xdg" / "telemagic").mkdir(parents=True)
+    (tmp_path / "xdg" / "telemagic" / "config.toml").write_text(
+        'manager_namespace = "team"\ncontext = "prod"\n'
+    )
+    with telemagic.connect(demo=True):
+        pass
+    tree = Tree("%tele", config.current)
+    line = tree.parse(["connect", "--demo"])
+    assert isinstance(line, Line)
+    tree.run(session, line)
+    asked = [fake.requests[1] for fake in launcher.started]
+    assert [one.manager_namespace for one in asked if isinstance(one, Connect)] == ["telemagic", "telemagic"]
 
 
 def test_demo_is_kept_for_the_connect_after_a_loss(
