@@ -206,7 +206,6 @@ class Session:
             connection.notices = ("another notebook's data plane is shared; its options apply",)
         asked, has = plan.target.options.namespace, status.namespace
         if asked and asked != has:
-            connection.end(EXIT_PATIENCE)
             raise AlreadyConnected(
                 f"another notebook is connected to {status.context} with namespace {has}, not {asked}",
                 hint=f"use --namespace {has}, or full names like svc.{asked}",
