@@ -73,6 +73,11 @@ class Connection(Tables):
         return self._client is not None and not self.lost
 
     @property
+    def is_over(self) -> bool:
+        """Whether it was left: disconnected, or ended with the process."""
+        return self._client is None
+
+    @property
     def addresses(self) -> frozenset[str]:
         """The machine's own on the interface: where connections into the cluster come from."""
         return frozenset({self._first.address, self._first.address_v6} - {""})

@@ -54,6 +54,11 @@ class InCluster(Connection):
         """Whether :meth:`disconnect` was not called yet."""
         return not self._is_over
 
+    @property
+    def is_over(self) -> bool:
+        """Whether :meth:`disconnect` was called."""
+        return self._is_over
+
     def tell(self, body: messages.Message, patience: float = 0.0) -> None:
         """There is nobody to tell."""
 

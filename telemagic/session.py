@@ -155,10 +155,12 @@ class Session:
             return self._already_inside()
         target = resolve(options)
         self._progress_after = config.current().progress_after
-        if self._connection is not None and (self._connection.lost or self._connection.target is None):
+        current = self.connection
+        if current is not None and (current.lost or current.target is None):
             self.disconnect()  # there is nothing to leave: it has gone, or stands for no connection at all
-        if self._connection is not None:
-            return self._same(self._connection, target)
+            current = None
+        if current is not None:
+            return self._same(current, target)
         if self._launch is None:
             from telemagic import launch  # late: only a connect needs it
 
@@ -232,6 +234,8 @@ class Session:
     @property
     def connection(self) -> Connection | None:
         """The connection, lost or not, or None."""
+        if self._connection is not None and self._connection.is_over:
+            self._over()  # an interrupt came before it could say so itself
         return self._connection
 
     def current(self, context: str = "") -> Connection:
@@ -242,7 +246,7 @@ class Session:
         NotConnected
             There is none.
         """
-        found = self._connection
+        found = self.connection
         if found is None:
             what = "this process was forked from the connected one" if self._forked else "not connected"
             raise NotConnected(what)
@@ -269,8 +273,8 @@ class Session:
         self._registered = False
 
     def _over(self) -> None:
-        names.disconnected()
         self._connection = None
+        names.disconnected()
         self._release_demo()
 
     def _tunnel_changed(self, event: Message) -> None:
