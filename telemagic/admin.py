@@ -5,7 +5,10 @@ The child is `python -m telehelper.admin TASK …`, as the user; it says each st
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -91,8 +94,10 @@ class _LastWords:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(END_PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
+    # What it has started goes with it: that may have inherited the pipe which is read to its end above.
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(END_PATIENCE)
+            return

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from telehelper.endpoint import PORTFORWARD
 
-from telemagic import live
+from telemagic import config, live
 from telemagic.connecting import ConnectOptions
 from telemagic.session import session
 
@@ -49,15 +48,15 @@ def connect(
     kubeconfig: str | os.PathLike[str] | None = None,
     *,
     demo: bool = False,
-    timeout: float = 30.0,
+    timeout: float | None = None,
     also_proxy: Sequence[str] = (),
     never_proxy: Sequence[str] = (),
-    dns: str = "auto",
+    dns: str | None = None,
     carrier: str = PORTFORWARD,
     cidr: Sequence[str] = (),
-    on_conflict: str = "refuse",
-    via: str = "auto",
-    manager_namespace: str = "telemagic",
+    on_conflict: str | None = None,
+    via: str | None = None,
+    manager_namespace: str | None = None,
     share: bool = False,
     allow_wide: bool = False,
     on_phase: Callable[[PhaseChanged], None] | None = None,
@@ -67,7 +66,8 @@ def connect(
     Parameters
     ----------
     context, namespace, kubeconfig
-        Unless given, those of the user's defaults (:mod:`telemagic.config`), else the kubeconfig's own.
+        Unless given, the user's defaults (:mod:`telemagic.config`), else the kubeconfig's own. So are `timeout`, `dns`,
+        `on_conflict`, `via` and `manager_namespace`: the user's defaults, else 30, auto, refuse, auto and telemagic.
     demo
         Start the embedded cluster, if it is not up, and connect to that.
     timeout
@@ -99,8 +99,23 @@ def connect(
     TelemagicError
         With a one-line message and a hint; nothing is left behind then.
     """
-    where = _where(context, namespace, kubeconfig, manager_namespace, allow_wide)
-    options = _options(where, timeout, also_proxy, never_proxy, cidr, on_conflict, dns, carrier, via, share)
+    options = _options(
+        demo,
+        context=context,
+        namespace=namespace,
+        kubeconfig=None if kubeconfig is None else os.fspath(kubeconfig),
+        timeout=timeout,
+        also_proxy=tuple(also_proxy),
+        never_proxy=tuple(never_proxy),
+        dns=dns,
+        carrier=carrier,
+        cidrs=tuple(cidr),
+        on_conflict=on_conflict,
+        via=via,
+        manager_namespace=manager_namespace,
+        share=share,
+        allow_wide=allow_wide,
+    )
     viewer = live.viewer_for(live.current_shell(), on_phase)
     return session().connect(options, demo=demo, viewer=viewer)
 
@@ -111,22 +126,37 @@ def aconnect(
     kubeconfig: str | os.PathLike[str] | None = None,
     *,
     demo: bool = False,
-    timeout: float = 30.0,  # not a coroutine function, and the timeout is the data plane's too
+    timeout: float | None = None,  # not a coroutine function, and the timeout is the data plane's too
     also_proxy: Sequence[str] = (),
     never_proxy: Sequence[str] = (),
-    dns: str = "auto",
+    dns: str | None = None,
     carrier: str = PORTFORWARD,
     cidr: Sequence[str] = (),
-    on_conflict: str = "refuse",
-    via: str = "auto",
-    manager_namespace: str = "telemagic",
+    on_conflict: str | None = None,
+    via: str | None = None,
+    manager_namespace: str | None = None,
     share: bool = False,
     allow_wide: bool = False,
     on_phase: Callable[[PhaseChanged], None] | None = None,
 ) -> PendingConnection:
     """Connect as :func:`connect` does, without blocking the event loop: `await` it or use it in `async with`."""
-    where = _where(context, namespace, kubeconfig, manager_namespace, allow_wide)
-    options = _options(where, timeout, also_proxy, never_proxy, cidr, on_conflict, dns, carrier, via, share)
+    options = _options(
+        demo,
+        context=context,
+        namespace=namespace,
+        kubeconfig=None if kubeconfig is None else os.fspath(kubeconfig),
+        timeout=timeout,
+        also_proxy=tuple(also_proxy),
+        never_proxy=tuple(never_proxy),
+        dns=dns,
+        carrier=carrier,
+        cidrs=tuple(cidr),
+        on_conflict=on_conflict,
+        via=via,
+        manager_namespace=manager_namespace,
+        share=share,
+        allow_wide=allow_wide,
+    )
     viewer = live.viewer_for(live.current_shell(), on_phase)
     return PendingConnection(partial(session().aconnect, options, demo=demo, viewer=viewer))
 
@@ -156,43 +186,10 @@ def url(target: str, port: str | int = "", *, context: str = "") -> str:
     return session().current(context).url(target, port)
 
 
-def _where(
-    context: str | None,
-    namespace: str | None,
-    kubeconfig: str | os.PathLike[str] | None,
-    manager_namespace: str,
-    allow_wide: bool,
-) -> ConnectOptions:
-    return ConnectOptions(
-        context or "",
-        namespace or "",
-        os.fspath(kubeconfig) if kubeconfig is not None else "",
-        manager_namespace=manager_namespace,
-        allow_wide=allow_wide,
-    )
-
-
-def _options(
-    where: ConnectOptions,
-    timeout: float,
-    also_proxy: Sequence[str],
-    never_proxy: Sequence[str],
-    cidrs: Sequence[str],
-    on_conflict: str,
-    dns: str,
-    carrier: str,
-    via: str,
-    share: bool,
-) -> ConnectOptions:
-    return replace(
-        where,
-        timeout=timeout,
-        also_proxy=tuple(also_proxy),
-        never_proxy=tuple(never_proxy),
-        cidrs=tuple(cidrs),
-        on_conflict=on_conflict,
-        dns=dns,
-        carrier=carrier,
-        via=via,
-        share=share,
-    )
+def _options(demo: bool, **given: Any) -> ConnectOptions:  # noqa: ANN401  # the fields of ConnectOptions; None: not given
+    """Return the options of a script: what it gives, else the user's defaults, as `telemagic connect` does."""
+    defaults = config.of_command(config.current(), "connect")
+    # Which cluster is looked up later, for a demo and a notebook inside a cluster know it by themselves.
+    known = config.NOT_DEMO if demo else config.WHERE
+    others: dict[str, Any] = {name: value for name, value in defaults.items() if name not in known}
+    return ConnectOptions(**others | {name: value for name, value in given.items() if value is not None})

@@ -47,12 +47,14 @@ def flows(
     state: str | None = None,
     cell: int | str | None = None,
     kernel: int = 0,
+    notebook: str = "",
     top: int | None = None,
     sort: str | None = None,
 ) -> pd.DataFrame:
     """Choose flows; parameters as in :meth:`telemagic.connection.Connection.flows`.
 
-    `kernel` is our process: if it has opened a flow, `cell` means cells of its notebook.
+    `cell` means cells of our notebook: `notebook`, or as the data plane calls that of the process `kernel`, if it has
+    opened a flow. Without either, any notebook's.
 
     Raises
     ------
@@ -67,7 +69,7 @@ def flows(
     if state is not None:
         frame = _in_state(frame, state)
     if cell is not None:
-        frame = _of_cell(frame, cell, kernel)
+        frame = _of_cell(frame, cell, kernel, notebook)
     return _top(frame, top, sort).reset_index(drop=True)
 
 
@@ -174,10 +176,12 @@ def _in_state(frame: pd.DataFrame, wanted: str) -> pd.DataFrame:
     return frame[frame["state"] == name]
 
 
-def _of_cell(frame: pd.DataFrame, wanted: int | str, kernel: int) -> pd.DataFrame:
+def _of_cell(frame: pd.DataFrame, wanted: int | str, kernel: int, notebook: str) -> pd.DataFrame:
     ours = frame[(frame["pid"] == kernel).fillna(value=False) & (frame["notebook"] != "")]
     if len(ours):
-        frame = frame[frame["notebook"] == ours["notebook"].iloc[-1]]
+        notebook = ours["notebook"].iloc[-1]
+    if notebook:
+        frame = frame[frame["notebook"] == notebook]
     if wanted == LAST:
         run = frame[frame["cell"].notna()]
         if not len(run):

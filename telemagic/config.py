@@ -67,6 +67,8 @@ HELP: Final = {
     "progress_after": "Seconds until a connect shows its progress.",
 }
 CHOICES: Final = {"via": WAYS, "dns": DNS_MECHANISMS, "on_conflict": ON_CONFLICT}
+WHERE: Final = frozenset({"context", "namespace", "kubeconfig"})  # those that say which cluster
+NOT_DEMO: Final = WHERE | {"manager_namespace"}  # those that the demo, a cluster of its own, knows better
 # Which of them are defaults of a subcommand's arguments of the same name.
 OF_COMMANDS: Final = {
     "connect": (

@@ -191,6 +191,7 @@ class Attempt:
     _began: float = 0.0
     _elevated: bool = False
     _netd: tuple[int, ...] = ()  # its pid, if we started it
+    _is_over: bool = False  # nobody waits in the foreground any more
 
     async def run(self) -> tuple[ControlClient, messages.Status]:
         """Connect, or raise with nothing left behind.
@@ -217,6 +218,8 @@ class Attempt:
                 raise
             why = error.message if self.asker is None else self.asker.refusal
             raise SudoDenied(why, hint=NOBODY_HINT.format(self.target.options.command)) from error
+        finally:
+            self._is_over = True
 
     async def _connect(self, budget: asyncio.Timeout) -> tuple[ControlClient, messages.Status]:
         client = await self._attach()
@@ -303,7 +306,8 @@ class Attempt:
         if isinstance(event, PhaseChanged):
             if event.phase == "elevate" and self._elevated:
                 return  # the data plane's view of a phase that the launcher has told better
-            self.foreground.post(partial(self.on_phase, event))
+            if not self._is_over:
+                self.foreground.post(partial(self.on_phase, event))
         else:
             self.on_event(event)
 

@@ -13,7 +13,9 @@ from telehelper import messages, observing, views
 from telehelper.errors import HelperLost, NotConnected, TelemagicError
 
 from telemagic import cards, failures, farewell, live
+from telemagic.control import silence
 from telemagic.feed import Feed
+from telemagic.loop import Job
 from telemagic.results import Status
 from telemagic.tables import ANSWER_PATIENCE, LIST_PATIENCE, Tables
 
@@ -71,6 +73,11 @@ class Connection(Tables):
         return self._client is not None and not self.lost
 
     @property
+    def is_over(self) -> bool:
+        """Whether it was left: disconnected, or ended with the process."""
+        return self._client is None
+
+    @property
     def addresses(self) -> frozenset[str]:
         """The machine's own on the interface: where connections into the cluster come from."""
         return frozenset({self._first.address, self._first.address_v6} - {""})
@@ -126,7 +133,8 @@ class Connection(Tables):
     def flow_rows(self) -> list[observing.FlowRow]:
         """Return what :meth:`flows` makes a table of, as rows: without pandas, whose import takes 0.4 s."""
         table = self._ask(observing.GetFlows(), observing.FlowTable)
-        return [observing.FlowRow(*values) for values in json.loads(table.rows)]
+        known = len(observing.FLOW_COLUMNS)  # a newer data plane may say more
+        return [observing.FlowRow(*values[:known]) for values in json.loads(table.rows)]
 
     def catalog(self) -> tuple[views.ServiceRow, ...]:
         """Return all services that the user's rights show, as rows; from any thread."""
@@ -183,9 +191,11 @@ class Connection(Tables):
         if self._client is None:
             return
         self._part()
-        with contextlib.suppress(HelperLost):
-            self._ask(messages.Disconnect(), messages.Done, patience)
-        self.leave()
+        try:
+            with contextlib.suppress(TelemagicError):
+                self._ask(messages.Disconnect(), messages.Done, patience)
+        finally:
+            self.leave()
 
     def forget(self) -> None:
         """Close the socket and use nothing else: for a forked child, which shares the socket but not the thread."""
@@ -196,18 +206,25 @@ class Connection(Tables):
 
     def leave(self) -> None:
         """Close the control connection, asking nothing."""
-        client, self._client = self._client, None
-        self._turn_cards("")
-        if client is not None:
-            self._loop.run(self._close(client), ANSWER_PATIENCE)
-        self.on_end()
+        closing: Job[None] = Job()
+        try:
+            client, self._client = self._client, None
+            self._turn_cards("")
+            if client is not None:
+                self._loop.start(closing, self._close(client))
+                closing.future.result(ANSWER_PATIENCE)  # an interrupt ends the waiting, not the closing
+        except TimeoutError:
+            pass  # the loop is busy; it closes when it gets to it
+        finally:
+            self.on_end()  # nobody may take this for a connection any more
 
     def lose(self, reason: str) -> None:
         """Take note that the helper has gone; from any thread."""
         if not self.lost:
             self.lost = reason
             self.last_error = HelperLost(reason)
-            self._turn_cards(reason)
+            # In a turn of its own: a front end that has gone itself must not keep others from being told.
+            self._loop.post(lambda: self._turn_cards(reason))
 
     def _turn_cards(self, lost: str) -> None:
         # Before the data plane is told: where we are the last, it closes its socket, which would look like a loss.
@@ -229,14 +246,14 @@ class Connection(Tables):
         try:
             return self._loop.run(client.request(request, expect), patience)
         except HelperLost as error:
+            self._require()  # we have left meanwhile: that is no loss
             self.lose(error.message)
             raise
         except TelemagicError as error:
             self.last_error = error
             raise
         except TimeoutError as error:
-            why = f"the helper (pid {client.peer_pid}) has not answered for {patience:g} s"
-            self.last_error = HelperLost(why)
+            self.last_error = silence(client, patience)
             raise self.last_error from error
 
     def __enter__(self) -> Connection:

@@ -175,7 +175,11 @@ class ControlClient:
             return
         if isinstance(body, Failed):  # said unasked: why it is about to go
             self._last_words = body.message
-        self._on_event(body)
+        try:
+            self._on_event(body)
+        except Exception as error:  # a listener's fault: it is told, and answers go on arriving
+            told = {"message": f"{type(body).__name__} was not taken", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(told)
 
     def _end(self, reason: str) -> None:
         if self._lost is not None:
@@ -186,6 +190,11 @@ class ControlClient:
                 answer.set_exception(HelperLost(reason))
         if not self._closing:
             self._on_lost(reason)
+
+
+def silence(client: ControlClient, seconds: float) -> HelperLost:
+    """Return the error of a data plane that is there and does not answer."""
+    return HelperLost(f"the helper (pid {client.peer_pid}) has not answered for {seconds:g} s")
 
 
 def check_peer(sock: socket.socket, path: Path) -> None:

@@ -259,7 +259,13 @@ class FakeLauncher:
             raise
         on_phase("elevate", "done", "sudo" if self.password else "already root")
         fake = FakeDatapath(socket_path, self.script)
-        await fake.start()
+        starting = asyncio.ensure_future(fake.start())
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:  # leaves nothing, as the real one
+            await starting
+            await fake.close()
+            raise
         self.started.append(fake)
         return fake
 

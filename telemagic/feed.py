@@ -13,6 +13,8 @@ from telehelper.errors import HelperLost, NotConnected, TelemagicError, UsageErr
 from telehelper.messages import Done, Message
 from telehelper.observing import MIN_INTERVAL, Snapshot, SnapshotChanged, Unwatch, Watch
 
+from telemagic.control import silence
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -151,9 +153,18 @@ class Feed:
         return subscription
 
     def snapshot(self) -> str:
-        """Ask for everything once; from any thread but the background loop's."""
-        self._require()
-        return self._loop.run(self.asnapshot(), SNAPSHOT_PATIENCE)
+        """Ask for everything once; from any thread but the background loop's.
+
+        Raises
+        ------
+        TelemagicError
+            Whatever the data plane answered instead; HelperLost also if it does not answer.
+        """
+        client = self._require()
+        try:
+            return self._loop.run(self.asnapshot(), SNAPSHOT_PATIENCE)
+        except TimeoutError as error:
+            raise silence(client, SNAPSHOT_PATIENCE) from error
 
     def post(self, action: Callable[[Subscription], None], subscription: Subscription) -> None:
         """Have something done on the background loop, unless it is over anyway; from any thread."""
@@ -166,24 +177,6 @@ class Feed:
         self._subscriptions.clear()
 
     # --- on the background loop ----------------------------------------------------------------------------------
-
-    async def asubscribe(
-        self,
-        interval: float,
-        on_text: Callable[[str, bool], None],
-        on_lost: Callable[[str], None] | None = None,
-    ) -> Subscription:
-        """Subscribe as :meth:`subscribe` does, on the background loop; returns when the snapshot is there.
-
-        Raises
-        ------
-        TelemagicError
-            Whatever the data plane answered instead; or it has gone.
-        """
-        self._require()
-        subscription = Subscription(self, _seconds(interval), on_text, on_lost)
-        await self._watch(subscription)
-        return subscription
 
     async def asnapshot(self) -> str:
         """Ask for everything once."""
@@ -224,15 +217,15 @@ class Feed:
         if self._over is not None:
             subscription.end(self._over.message)
         elif subscription.is_open:
-            self._spawn(self._watch_quietly(subscription))
+            self._spawn(self._watch(subscription))
 
-    async def _watch_quietly(self, subscription: Subscription) -> None:
+    async def _watch(self, subscription: Subscription) -> None:
         try:
-            await self._watch(subscription)
+            await self._begin(subscription)
         except TelemagicError as error:
             subscription.end(error.message)
 
-    async def _watch(self, subscription: Subscription) -> None:
+    async def _begin(self, subscription: Subscription) -> None:
         async with self._turn:
             client = self._require()
             if not subscription.is_open:

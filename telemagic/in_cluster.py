@@ -43,6 +43,7 @@ class InCluster(Connection):
         self.target = None
         self.notices = ()
         self.remark = ""
+        self.last_error = None
         self.shown_in = None
         self.on_end = lambda: None
         self._client = None
@@ -52,6 +53,11 @@ class InCluster(Connection):
     def is_open(self) -> bool:
         """Whether :meth:`disconnect` was not called yet."""
         return not self._is_over
+
+    @property
+    def is_over(self) -> bool:
+        """Whether :meth:`disconnect` was called."""
+        return self._is_over
 
     def tell(self, body: messages.Message, patience: float = 0.0) -> None:
         """There is nobody to tell."""
@@ -115,6 +121,9 @@ class InCluster(Connection):
             f'<div class="tm-note">{escape(ELSEWHERE)}</div>'
         )
         return cards.Card(cards.printable(line) + f"\n  note: {ELSEWHERE}", cards.box(html))
+
+    def _ipython_display_(self) -> None:
+        raise NotImplementedError  # IPython's way to say: show it as usual; a card that never turns over
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         return self._card()._repr_mimebundle_()

@@ -172,8 +172,10 @@ class Standing:
 
     def turn_into(self, card: cards.Card) -> None:
         """Change all of them, for good; from any thread."""
-        while self._displays:
-            self._displays.pop().update(card)
+        # Two may come at once, who leaves and who has found the helper gone: each card turns once.
+        turning, self._displays = self._displays, deque(maxlen=STANDING)
+        for display in turning:
+            display.update(card)
 
 
 class Prompt:

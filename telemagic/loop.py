@@ -82,7 +82,7 @@ class LoopThread:
         self._running_loop().call_soon_threadsafe(action)
 
     def run(self, coro: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """Run a coroutine there and wait for its result; an interrupt or a timeout cancels it."""
+        """Run a coroutine there and wait for its result; whatever ends the waiting before cancels it."""
         if threading.current_thread() is self._thread:
             coro.close()
             raise LocalProtocolError("the background loop cannot wait for itself")
@@ -90,7 +90,7 @@ class LoopThread:
         try:
             self.start(job, coro)
             return job.future.result(timeout)
-        except (KeyboardInterrupt, concurrent.futures.TimeoutError):
+        except BaseException:  # an interrupt, the timeout, or what a signal handler raises
             job.cancel()
             raise
 
@@ -141,7 +141,7 @@ class Foreground(Protocol):
 
 
 async def ask(foreground: Foreground, question: Callable[[], T]) -> T:
-    """Run `question` in the waiting thread and await its answer; called on the background loop."""
+    """Run `question` in the waiting thread and await its answer, or what it raises; called on the background loop."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
 
@@ -149,8 +149,16 @@ async def ask(foreground: Foreground, question: Callable[[], T]) -> T:
         if not answer.done():
             answer.set_result(value)
 
+    def fail(error: BaseException) -> None:
+        if not answer.done():
+            answer.set_exception(error)
+
     def put() -> None:
-        value = question()
+        try:
+            value = question()
+        except BaseException as error:  # else nobody would ever answer
+            loop.call_soon_threadsafe(fail, error)
+            raise
         loop.call_soon_threadsafe(settle, value)
 
     foreground.post(put)

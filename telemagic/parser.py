@@ -261,8 +261,7 @@ class Tree:
         # What a namespace has already, argparse takes for given by the user: so a flag wins over it, and it over the rest.
         args, extra = parser.parse_known_args(words, argparse.Namespace(**defaults))
         if getattr(args, "demo", False) is True:  # the demo is a cluster of its own: which one is said
-            where = {"context", "namespace", "kubeconfig"}
-            defaults = {key: value for key, value in defaults.items() if key not in where}
+            defaults = {key: value for key, value in defaults.items() if key not in config.NOT_DEMO}
             args, extra = parser.parse_known_args(words, argparse.Namespace(**defaults))
         output = getattr(args, "output", "")
         if output and (not output.isidentifier() or keyword.iskeyword(output)):

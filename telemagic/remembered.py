@@ -82,14 +82,17 @@ class Remembered(Generic[T]):
         return known[1:] if known is not None and known[0] == key else None
 
     def _run(self, done: threading.Event) -> None:
-        key, found = self._key(), self._empty
-        # The loop that the connection is asked by may end meanwhile: then the answer is cancelled.
-        with contextlib.suppress(TelemagicError, asyncio.CancelledError):
-            found = self._fetch()
-        with self._lock:
-            self._known = key, time.monotonic(), found
-            self._busy = None
-        done.set()
+        key, found = None, self._empty
+        try:
+            key = self._key()
+            # The loop that the connection is asked by may end meanwhile: then the answer is cancelled.
+            with contextlib.suppress(TelemagicError, asyncio.CancelledError):
+                found = self._fetch()
+        finally:  # a fault of ours is told by this thread's end, and the next key stroke tries again
+            with self._lock:
+                self._known = key, time.monotonic(), found
+                self._busy = None
+            done.set()
 
 
 class Names:

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
+import threading
 import time
 import weakref
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from telehelper.errors import AlreadyConnected, NotConnected, TelemagicError
+from telehelper.errors import AlreadyConnected, NotConnected
 from telehelper.messages import Message, PhaseChanged, TunnelChanged
 
 from telemagic import attribution, config, hangup, in_cluster, live, names
-from telemagic.connecting import Attempt, Launch, Target, resolve
+from telemagic.connecting import Launch, Target, resolve
 from telemagic.connection import Connection
-from telemagic.loop import CANCEL_PATIENCE, AsyncForeground, BlockingForeground, Foreground, Job, LoopThread
+from telemagic.loop import CANCEL_PATIENCE, AsyncForeground, BlockingForeground, Job, LoopThread
+from telemagic.plan import Plan, broke_off
 from telemagic.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Iterator
 
     from telehelper import messages
 
     from telemagic.cards import Card
     from telemagic.connecting import ConnectOptions
     from telemagic.control import ControlClient
+
+T = TypeVar("T")
 
 EXIT_PATIENCE: Final = 1.5  # seconds; a front end kills a kernel that takes longer than 2.5 to end
 
@@ -54,6 +59,7 @@ class Session:
         self._connection: Connection | None = None
         self._demo: Any = None  # the demo cluster's owner, while connected with demo=True
         self._forked = False
+        self._turn = threading.Lock()  # held by the connect that is under way
         self._registered = False
         self._progress_after = config.BUILT_IN.progress_after
         _sessions.add(self)
@@ -68,20 +74,17 @@ class Session:
         Raises
         ------
         AlreadyConnected
-            To another cluster, or with other options.
+            To another cluster, or with other options; or another connect of this process is under way.
         TelemagicError
             Whatever else went wrong; nothing is left behind then.
         """
         viewer = viewer or self.viewer()
-        progress = Progress("")
-        try:
+        with self._connecting(viewer) as progress:
             if demo:
                 report = self._demo_begins(progress, viewer)
                 options = self._own_demo(options)
                 report()
-            if not demo and in_cluster.applies(options):
-                return self._already_inside()
-            plan = self._plan(options, viewer, progress)
+            plan = self._plan(options, viewer, progress, demo=demo)
             if isinstance(plan, Connection):
                 return plan
             foreground = BlockingForeground(viewer.tick, self._progress_after)
@@ -92,25 +95,18 @@ class Session:
             except BaseException:
                 self._discard(job)
                 raise
-        except BaseException as error:
-            _broke_off(progress, viewer, error)
-            self._release_demo()
-            raise
 
     async def aconnect(
         self, options: ConnectOptions, *, demo: bool = False, viewer: live.Viewer | None = None
     ) -> Connection:
         """Connect, awaiting on the caller's event loop; as :meth:`connect`."""
         viewer = viewer or self.viewer()
-        progress = Progress("")
-        try:
+        with self._connecting(viewer) as progress:
             if demo:
                 report = self._demo_begins(progress, viewer)
-                options = await asyncio.to_thread(self._own_demo, options)
+                options = await _to_its_end(asyncio.to_thread(self._own_demo, options))
                 report()
-            if not demo and in_cluster.applies(options):
-                return self._already_inside()
-            plan = self._plan(options, viewer, progress)
+            plan = self._plan(options, viewer, progress, demo=demo)
             if isinstance(plan, Connection):
                 return plan
             foreground = AsyncForeground()
@@ -124,10 +120,22 @@ class Session:
                 raise
             finally:
                 tick.cancel()
+
+    @contextlib.contextmanager
+    def _connecting(self, viewer: live.Viewer) -> Iterator[Progress]:
+        """Let nobody else connect meanwhile, and say and tidy up where it breaks off."""
+        # Nobody may wait here: the other one may be a coroutine of this very thread.
+        if not self._turn.acquire(blocking=False):
+            raise AlreadyConnected("this process is connecting already", hint="wait until that is done")
+        progress = Progress("")
+        try:
+            yield progress
         except BaseException as error:
-            _broke_off(progress, viewer, error)
+            broke_off(progress, viewer, error)
             self._release_demo()
             raise
+        finally:
+            self._turn.release()
 
     def viewer(self) -> live.Viewer:
         """Choose how a connect shows itself when nobody says."""
@@ -139,13 +147,20 @@ class Session:
             self._connection.on_end = self._over
         return self._connection
 
-    def _plan(self, options: ConnectOptions, viewer: live.Viewer, progress: Progress) -> _Plan | Connection:
+    def _plan(
+        self, options: ConnectOptions, viewer: live.Viewer, progress: Progress, *, demo: bool
+    ) -> Plan | Connection:
+        """Return what is to be done, or the connection if there is nothing to do."""
+        if not demo and in_cluster.applies(options):
+            return self._already_inside()
         target = resolve(options)
         self._progress_after = config.current().progress_after
-        if self._connection is not None and (self._connection.lost or self._connection.target is None):
+        current = self.connection
+        if current is not None and (current.lost or current.target is None):
             self.disconnect()  # there is nothing to leave: it has gone, or stands for no connection at all
-        if self._connection is not None:
-            return self._same(self._connection, target)
+            current = None
+        if current is not None:
+            return self._same(current, target)
         if self._launch is None:
             from telemagic import launch  # late: only a connect needs it
 
@@ -154,7 +169,7 @@ class Session:
             atexit.register(self.close)
             self._registered = True
         self._forked = False
-        return _Plan(target, viewer, progress, self._launch, self._tunnel_changed, self._lost)
+        return Plan(target, viewer, progress, self._launch, self._tunnel_changed, self._lost)
 
     def _same(self, connection: Connection, target: Target) -> Connection:
         was = connection.target
@@ -185,7 +200,7 @@ class Session:
         connection.remark = f"already connected to {connection.context}"
         return connection
 
-    def _connected(self, plan: _Plan, up: _Up) -> Connection:
+    def _connected(self, plan: Plan, up: _Up) -> Connection:
         client, status = up
         connection = Connection(self._loop, client, status)
         connection.target = plan.target
@@ -193,7 +208,6 @@ class Session:
             connection.notices = ("another notebook's data plane is shared; its options apply",)
         asked, has = plan.target.options.namespace, status.namespace
         if asked and asked != has:
-            connection.end(EXIT_PATIENCE)
             raise AlreadyConnected(
                 f"another notebook is connected to {status.context} with namespace {has}, not {asked}",
                 hint=f"use --namespace {has}, or full names like svc.{asked}",
@@ -211,15 +225,17 @@ class Session:
     def _discard(self, job: Job[_Up]) -> None:
         # The interrupt may come after the last step: then there is a connection, and nobody to have it.
         if job.end(CANCEL_PATIENCE) and job.future.exception() is None:
-            client, status = job.future.result()
-            self._connection = None
-            Connection(self._loop, client, status).end(EXIT_PATIENCE)
+            connection = Connection(self._loop, *job.future.result())
+            connection.on_end = self._over
+            connection.end(EXIT_PATIENCE)
 
     # --- connected -----------------------------------------------------------------------------------------------
 
     @property
     def connection(self) -> Connection | None:
         """The connection, lost or not, or None."""
+        if self._connection is not None and self._connection.is_over:
+            self._over()  # an interrupt came before it could say so itself
         return self._connection
 
     def current(self, context: str = "") -> Connection:
@@ -230,7 +246,7 @@ class Session:
         NotConnected
             There is none.
         """
-        found = self._connection
+        found = self.connection
         if found is None:
             what = "this process was forked from the connected one" if self._forked else "not connected"
             raise NotConnected(what)
@@ -257,8 +273,8 @@ class Session:
         self._registered = False
 
     def _over(self) -> None:
-        names.disconnected()
         self._connection = None
+        names.disconnected()
         self._release_demo()
 
     def _tunnel_changed(self, event: Message) -> None:
@@ -282,6 +298,7 @@ class Session:
             self._connection.forget()
             self._forked = True
         self._connection = self._demo = None
+        self._turn = threading.Lock()
         self._loop.abandon()
 
     # --- the demo cluster ----------------------------------------------------------------------------------------
@@ -330,47 +347,14 @@ class Session:
             owned.close()
 
 
-def _broke_off(progress: Progress, viewer: live.Viewer, error: BaseException) -> None:
-    if not progress.context:  # nothing was shown yet
-        return
-    ours = error if isinstance(error, TelemagicError) else None
-    progress.fail("interrupted" if ours is None else "")
-    viewer.failed(ours)
-
-
-class _Plan:
-    """One connect on its way: joins progress, viewer and attempt."""
-
-    def __init__(
-        self,
-        target: Target,
-        viewer: live.Viewer,
-        progress: Progress,
-        launch: Launch,
-        on_event: Callable[[Message], None],
-        on_lost: Callable[[str], None],
-    ) -> None:
-        self.target = target
-        self.viewer = viewer
-        self.began = time.monotonic()
-        self.progress = progress
-        self._launch = launch
-        self._on_event = on_event
-        self._on_lost = on_lost
-
-    def start(self, foreground: Foreground) -> Attempt:
-        told = bool(self.progress.context)
-        self.progress.context, self.progress.namespace = self.target.context.name, self.target.namespace
-        if not told:
-            self.viewer.begin(self.progress)
-        asker = live.Prompt(self.viewer) if live.can_ask(live.current_shell()) else None
-        return Attempt(
-            self.target, self._launch, foreground, asker, self._changed, self._on_event, self._on_lost
-        )
-
-    def _changed(self, change: PhaseChanged) -> None:
-        self.progress.update(change)
-        self.viewer.changed(change)
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await what cannot be broken off, such as a thread: being cancelled waits for its end too, so that it can be undone."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from telehelper import messages, observing, views
 
-from telemagic import choosing, cluster_frames, frames, looking, ping, schema, watching
+from telemagic import attribution, choosing, cluster_frames, frames, live, looking, ping, schema, watching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -62,7 +62,7 @@ class Tables:
             Only those that are "open" or "closed", or in a state such as "ESTABLISHED".
         cell
             Only those of this cell: its number in In[n], or "last" for the last one that opened any. In a notebook,
-            cells are its own.
+            cells are its own; in a script or a shell those of any notebook.
         top
             Only so many: the first in order, or those with the most bytes if no order is given.
         sort
@@ -81,6 +81,7 @@ class Tables:
             A value that cannot be; the message names those that can.
         """
         table = frames.flows(self._ask(observing.GetFlows(), observing.FlowTable), self.context)
+        shell = live.current_shell()
         return choosing.flows(
             table,
             since=since,
@@ -88,6 +89,7 @@ class Tables:
             state=state,
             cell=cell,
             kernel=os.getpid(),
+            notebook=attribution.notebook_name(shell) if shell is not None else "",
             top=top,
             sort=sort,
         )

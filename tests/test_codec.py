@@ -15,7 +15,7 @@ from telehelper import codec
 from telehelper.codec import Decoder, Envelope, encode
 from telehelper.errors import ControlError
 from telehelper.messages import Connect, GetStatus, Message
-from telehelper.observing import FlowTable
+from telehelper.observing import CellEnded, Snapshot
 
 # By name: the class that @dataclass(slots=True) replaced may still be among the subclasses; the later one counts.
 CLASSES = list({cls.__name__: cls for cls in Message.__subclasses__()}.values())
@@ -49,8 +49,8 @@ IDS = st.integers(0, 2**32 - 1)
 ENVELOPES = st.builds(Envelope, IDS, st.one_of([bodies(cls) for cls in CLASSES]))
 
 
-def packed(doc: object) -> bytes:
-    data = json.dumps(doc).encode()
+def packed(doc: object, beside: bytes = b"") -> bytes:
+    data = json.dumps(doc).encode() + beside
     return struct.pack("!I", len(data)) + data
 
 
@@ -148,13 +148,15 @@ def test_the_limit_is_on_the_length_alone() -> None:
         ({"type": "RouteTable", "id": 1, "body": {"rows": {}}}, "RouteTable.rows must be a list"),
         ({"type": "RouteTable", "id": 1, "body": {"rows": [1]}}, "RouteTable.rows[0] must be an object"),
         (
-            {"type": "FlowTable", "id": 1, "body": {"taken_at": 0, "rows": "[]", "drops": []}},
-            "drops must be an object",
+            {"type": "Failed", "id": 1, "body": {"slug": "a", "message": "b", "data": []}},
+            "data must be an object",
         ),
         (
-            {"type": "FlowTable", "id": 1, "body": {"taken_at": 0, "rows": "[]", "drops": {"a": "b"}}},
-            "FlowTable.drops['a'] must be int",
+            {"type": "Failed", "id": 1, "body": {"slug": "a", "message": "b", "data": {"c": 1}}},
+            "Failed.data['c'] must be str",
         ),
+        ({"type": "FlowTable", "id": 1, "body": {"taken_at": 0.0, "rows": "[]"}}, "must have rows beside"),
+        ({"type": "FlowTable", "id": 1, "body": {"taken_at": 0.0}}, "must have rows beside its JSON"),
     ],
 )
 def test_what_is_wrong_is_named(doc: object, why: str) -> None:
@@ -163,19 +165,44 @@ def test_what_is_wrong_is_named(doc: object, why: str) -> None:
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
 def test_numbers_that_json_does_not_have_are_refused_both_ways(number: str) -> None:
-    data = f'{{"type": "FlowTable", "id": 1, "body": {{"taken_at": {number}, "rows": "[]"}}}}'.encode()
+    data = f'{{"type": "CellEnded", "id": 1, "body": {{"cell": 1, "at": {number}}}}}'.encode()
     assert "is no number here" in refusal(struct.pack("!I", len(data)) + data)
     with pytest.raises(ValueError, match="JSON compliant"):
-        encode(FlowTable(float(number), "[]"))
+        encode(CellEnded(1, float(number)))
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + "0" * 400, str(2**53)])
 def test_numbers_that_are_no_float_are_refused(number: str) -> None:
-    data = f'{{"type": "FlowTable", "id": 1, "body": {{"taken_at": {number}, "rows": "[]"}}}}'.encode()
-    assert refusal(struct.pack("!I", len(data)) + data) == "FlowTable.taken_at must be float"
+    data = f'{{"type": "CellEnded", "id": 1, "body": {{"cell": 1, "at": {number}}}}}'.encode()
+    assert refusal(struct.pack("!I", len(data)) + data) == "CellEnded.at must be float"
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    ("body", "beside", "why"),
+    [
+        ({"number": 1, "text": "b"}, b"\0a", "must have text beside its JSON"),  # twice
+        ([1], b"\0a", "must be an object"),
+        ({}, b"\0a", "Snapshot lacks a field"),
+        ({"number": 1}, b"\0\xff", "is not JSON"),
+        ({"number": 1}, b" a", "is not JSON"),
+    ],
+)
+def test_a_text_beside_the_json_is_as_strict(body: object, beside: bytes, why: str) -> None:
+    assert why in refusal(packed({"type": "Snapshot", "id": 1, "body": body}, beside))
+
+
+def test_a_message_without_such_a_text_may_have_none() -> None:
+    assert "must have nothing beside" in refusal(packed({"type": "GetStatus", "id": 1, "body": {}}, b"\0a"))
+
+
+@given(st.text())
+def test_a_text_beside_the_json_may_hold_anything(text: str) -> None:
+    data = encode(Snapshot(1, text), 2)
+    assert Decoder().feed(data) == [Envelope(2, Snapshot(1, text))]
+    assert data.endswith(b"\0" + text.encode())  # as it is: nothing to escape, nothing to read twice
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff", "{}".encode("utf-16"), b"[" * 100_000])
 def test_what_is_no_json_is_refused(data: bytes) -> None:
     assert refusal(struct.pack("!I", len(data)) + data) == "a control message is not JSON"
 

@@ -2,6 +2,8 @@
 
 On the wire a message is a 4-byte big-endian length and that many bytes of JSON:
 ``{"type": "GetFlows", "id": 3, "body": {…}}``. ``id`` ties a reply to its request; 0 is an event, which nobody answers.
+A field that is marked :data:`~telehelper.messages.APART` is not in the body: its text follows the JSON behind a NUL,
+which JSON never has. A table of some MiB, which is JSON itself, would be escaped and read twice otherwise.
 
 Decoding is strict, because netd reads this as root: an unknown type, a missing or unknown field, a value of another
 type, or a message over the limit raises :class:`~telehelper.errors.ControlError`, and the connection is closed.
@@ -18,11 +20,12 @@ from functools import cache
 from typing import Any, Final
 
 from telehelper.errors import ControlError
-from telehelper.messages import Message
+from telehelper.messages import APART, Message
 
-MAX_MESSAGE: Final = 16 * 1024 * 1024  # bytes; a flow table of 10,000 rows is about 4 MiB
+MAX_MESSAGE: Final = 16 * 1024 * 1024  # bytes; a flow table of 10,000 rows is about 3 MiB
 MAX_NETD_MESSAGE: Final = 256 * 1024  # bytes; a plan of 1,000 routes is about 60 KiB
 _LENGTH: Final = struct.Struct("!I")
+_END: Final = b"\0"  # of the JSON, where a text follows
 _FLOAT_LIMIT: Final = 2**53  # up to which each whole number is a float
 _INFINITIES: Final = (float("inf"), float("-inf"))
 
@@ -35,6 +38,11 @@ def _registry() -> dict[str, type[Message]]:
 @cache
 def _hints(cls: type[Message]) -> dict[str, Any]:
     return typing.get_type_hints(cls)
+
+
+def _apart(cls: type[Message]) -> str:
+    """Return the name of the field that travels beside the JSON, or nothing."""
+    return next((f.name for f in fields(cls) if f.metadata == APART), "")
 
 
 def _to_json(value: object) -> object:
@@ -91,18 +99,26 @@ class Envelope:
 
 def encode(body: Message, request: int = 0) -> bytes:
     """Encode one message; `request` is the number of the request it is or answers."""
-    doc = {"type": type(body).__name__, "id": request, "body": _to_json(body)}
-    data = json.dumps(doc, separators=(",", ":"), allow_nan=False).encode()
-    return _LENGTH.pack(len(data)) + data
+    apart = _apart(type(body))
+    rest = {f.name: _to_json(getattr(body, f.name)) for f in fields(body) if f.name != apart}
+    doc = {"type": type(body).__name__, "id": request, "body": rest}
+    parts = [json.dumps(doc, separators=(",", ":"), allow_nan=False).encode()]
+    if apart:
+        parts += [_END, getattr(body, apart).encode()]
+    return b"".join((_LENGTH.pack(sum(map(len, parts))), *parts))
 
 
 def _refuse_constant(name: str) -> float:
     raise ControlError(f"{name} is no number here")
 
 
-def _parse(data: bytes) -> Envelope:
+def _parse(buffer: bytearray, start: int, end: int) -> Envelope:
+    cut = buffer.find(_END, start, end)
+    has_text = cut >= 0
     try:
-        doc = json.loads(data, parse_constant=_refuse_constant)
+        # As text: of bytes, json would guess the encoding, and take twice the time.
+        doc = json.loads(_text(buffer, start, cut if has_text else end), parse_constant=_refuse_constant)
+        text = _text(buffer, cut + 1, end) if has_text else ""
     except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
         raise ControlError("a control message is not JSON") from None
     if not isinstance(doc, dict) or doc.keys() != {"type", "id", "body"}:
@@ -113,7 +129,17 @@ def _parse(data: bytes) -> Envelope:
     cls = _registry().get(kind) if isinstance(kind, str) else None
     if cls is None:
         raise ControlError(f"unknown control message {kind!r:.40}")
-    return Envelope(number, _build(cls, doc["body"], cls.__name__))
+    body, apart = doc["body"], _apart(cls)
+    if has_text is not bool(apart) or (isinstance(body, dict) and apart in body):
+        raise ControlError(f"{kind} must have {apart or 'nothing'} beside its JSON")
+    if apart and isinstance(body, dict):
+        body[apart] = text
+    return Envelope(number, _build(cls, body, kind))
+
+
+def _text(buffer: bytearray, start: int, end: int) -> str:
+    with memoryview(buffer) as whole:  # a slice of the buffer itself would be a copy
+        return str(whole[start:end], "utf-8")
 
 
 class Decoder:
@@ -146,7 +172,7 @@ class Decoder:
             end = _LENGTH.size + length
             if len(self._buffer) < end:
                 break
-            out.append(_parse(bytes(self._buffer[_LENGTH.size : end])))
+            out.append(_parse(self._buffer, _LENGTH.size, end))
             del self._buffer[:end]
         return out
 

@@ -25,7 +25,9 @@ from typing import Final
 
 from telehelper.errors import TelemagicError, from_wire
 
-PROTOCOL_VERSION: Final = 4  # both sockets; the first message carries it, a mismatch ends the connection
+PROTOCOL_VERSION: Final = 5  # both sockets; the first message carries it, a mismatch ends the connection
+# A field's metadata: its text, of some MiB, travels beside the JSON (see telehelper.codec). One such field in a message.
+APART: Final = {"apart": True}
 # Of each line on netd's stderr: by it one knows that netd ran, not only sudo
 NETD_LOG_PREFIX: Final = "telemagic-netd: "
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Final
 
-from telehelper.messages import Message
+from telehelper.messages import APART, Message
 
 MIN_INTERVAL: Final = 0.1  # seconds between two changes; a screen shows no more to anybody
 
@@ -181,7 +181,7 @@ class FlowTable(Message):
     """
 
     taken_at: float
-    rows: str
+    rows: str = field(metadata=APART)
     drops: dict[str, int] = field(default_factory=dict)
 
 
@@ -205,7 +205,7 @@ class Snapshot(Message):
     """All there is to show, as JSON text; see the module. A change counts from here if its ``number`` is greater."""
 
     number: int
-    text: str
+    text: str = field(metadata=APART)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,7 @@ class SnapshotChanged(Message):
     """What has changed since the last of these, or since the snapshot, as JSON text; see the module. ``number`` grows by one."""
 
     number: int
-    text: str
+    text: str = field(metadata=APART)
 
 
 FLOW_COLUMNS: Final = tuple(each.name for each in fields(FlowRow))

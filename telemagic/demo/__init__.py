@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from telemagic.demo.client import Demo, DemoStatus, down, ensure, find, status, up
+    from telemagic.demo.client import Demo, DemoStatus, down, ensure, find, status
     from telemagic.demo.shell import shell
 
-__all__ = ["Demo", "DemoStatus", "down", "ensure", "find", "shell", "status", "up"]
+__all__ = ["Demo", "DemoStatus", "down", "ensure", "find", "shell", "status"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562; each name has its own type

@@ -251,11 +251,6 @@ def _hold_or_start(name: str, options: list[str], *, owned: bool) -> Demo:
     raise HelperLost(f"the demo cluster {name} ends as soon as it has started")
 
 
-def up(name: str = "demo") -> Demo:
-    """Start a demo cluster that stays until :func:`down`, if it is not up."""
-    return ensure(name=name, owned=False)
-
-
 def down(name: str = "demo") -> bool:
     """End a demo cluster, and wait until nothing is left of it.
 
@@ -287,6 +282,8 @@ def find(name: str = "demo") -> Demo:
     connection = control.connect(directory, launching.ASK_TIMEOUT)
     answer = None if connection is None else control.ask(connection, "status")
     if connection is None or answer is None:
+        if connection is not None:
+            connection.close()
         raise HelperLost(f"the demo cluster {name} is not up", hint="start it: telemagic demo up")
     return Demo(name, directory, connection, answer["port"])
 

@@ -27,6 +27,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from telehelper.errors import HelperLost
 from telehelper.private import is_own, peer_of
 
 if TYPE_CHECKING:
@@ -61,12 +62,28 @@ def connect(directory: Path, timeout: float) -> socket.socket | None:
 
 
 def ask(connection: socket.socket, op: str, *fds: int, **fields: Any) -> dict[str, Any] | None:  # noqa: ANN401 - JSON
-    """Send a request and wait for its answer; None if the daemon has gone. A descriptor that came is its `fd`."""
+    """Send a request and wait for its answer; None if the daemon has gone. A descriptor that came is its `fd`.
+
+    Raises
+    ------
+    HelperLost
+        It is there and does not answer; the connection is closed then, for a late answer would be taken for the next.
+    """
+    if connection.fileno() < 0:
+        return None
     try:
         socket.send_fds(connection, [json.dumps({"op": op, **fields}).encode()], fds)
         packet, received, _, _ = socket.recv_fds(connection, MAX_PACKET, 1)
     except (BrokenPipeError, ConnectionResetError):
         return None
+    except TimeoutError as error:
+        pid = peer_of(connection)[0]
+        patience = connection.gettimeout()
+        connection.close()
+        raise HelperLost(
+            f"the demo cluster (pid {pid}) has not answered for {patience:g} s",
+            hint=f"if it stays so: kill -KILL {pid}",
+        ) from error
     answer: dict[str, Any] | None = json.loads(packet) if packet else None
     return answer | {"fd": received[0]} if answer is not None and received else answer
 

@@ -72,16 +72,17 @@ class Fixes:
         self._undo.append(_restore_grpc)
 
     def _fix_dnspython(self, name: str) -> None:
-        """Have its default resolver read the configuration of now, or with the hook ask us; and again afterwards."""
+        """Have its default resolver read the configuration again, or with the hook ask us; and as it was afterwards."""
         module: Any = sys.modules.get(name)
         if module is None:
             return
         former = getattr(module, "default_resolver", None)
         if self._only_here:
-            module.reset_default_resolver()
+            # Without this machine's configuration, which may have no nameserver: dnspython takes that for an error.
+            module.default_resolver = module.Resolver(configure=False)
             module.default_resolver.nameservers = [self._server]
         elif former is not None:
-            module.reset_default_resolver()
+            module.default_resolver = None  # it is read when somebody asks
 
         def restore() -> None:
             module.default_resolver = former

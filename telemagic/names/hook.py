@@ -58,15 +58,16 @@ class Hook:
         self._device = device
         self._domains = tuple(f".{name.removeprefix('~').lower()}" for name in domains)
         self._ask = ask
-        self._originals: dict[str, Any] = {}
+        self._originals: dict[str, Callable[..., Any]] = {}  # for good: a call of ours may outlive the hook
+        self._is_installed = False
         self._libc = glibc.ThreadResolver(server)
 
     def install(self) -> None:
         """Replace the functions."""
-        if self._originals:
+        if self._is_installed:
             return
-        for name in _REPLACED:
-            self._originals[name] = getattr(_socket, name)
+        self._originals = {name: getattr(_socket, name) for name in _REPLACED}
+        self._is_installed = True
         setattr(_socket, "getaddrinfo", self._getaddrinfo)  # noqa: B010  # its stub does not know it as a variable
         for name in _REPLACED[1:]:
             for module in (_socket, socket):
@@ -75,8 +76,8 @@ class Hook:
 
     def remove(self) -> None:
         """Put the originals back, unless somebody else has replaced ours meanwhile: then theirs stays."""
-        originals, self._originals = self._originals, {}
-        for name, original in originals.items():
+        self._is_installed = False
+        for name, original in self._originals.items():
             for module in (_socket, socket):
                 if getattr(module, name) == getattr(self, f"_{name}"):
                     setattr(module, name, original)
@@ -85,7 +86,7 @@ class Hook:
     def is_ours(self, host: object) -> str:
         """Return the name if it is for us to look up, else nothing."""
         name = host.decode("ascii", "replace") if isinstance(host, bytes | bytearray) else host
-        if not isinstance(name, str) or not name.isascii() or not self._originals:
+        if not isinstance(name, str) or not name.isascii() or not self._is_installed:
             return ""
         name = name.rstrip(".").lower()
         if not name or _is_address(name) or name == "localhost" or name.endswith(".localhost"):
@@ -106,7 +107,7 @@ class Hook:
         proto: int = 0,
         flags: int = 0,
     ) -> list[tuple[Any, ...]]:
-        original = self._original("getaddrinfo")
+        original = self._originals["getaddrinfo"]
         name = "" if flags & socket.AI_NUMERICHOST else self.is_ours(host)
         types = {int(socket.AF_INET): (dns.A,), int(socket.AF_INET6): (dns.AAAA,)}
         addresses = self._look_up(name, types.get(family, (dns.AAAA, dns.A))) if name else None
@@ -123,20 +124,15 @@ class Hook:
     def _gethostbyname(self, host: object) -> str:
         name = self.is_ours(host)
         addresses = self._look_up(name, (dns.A,)) if name else None
-        return str(self._original("gethostbyname")(host)) if addresses is None else addresses[0]
+        return str(self._originals["gethostbyname"](host)) if addresses is None else addresses[0]
 
     def _gethostbyname_ex(self, host: object) -> tuple[str, list[str], list[str]]:
         name = self.is_ours(host)
         addresses = self._look_up(name, (dns.A,)) if name else None
         if addresses is not None:
             return name, [], addresses
-        canonical, aliases, found = self._original("gethostbyname_ex")(host)
+        canonical, aliases, found = self._originals["gethostbyname_ex"](host)
         return canonical, aliases, found
-
-    def _original(self, name: str) -> Callable[..., Any]:
-        """Return the function we replaced, also when a call of ours outlives the hook."""
-        found: Callable[..., Any] = self._originals.get(name) or getattr(_socket, name)
-        return found
 
     def _look_up(self, name: str, types: tuple[int, ...]) -> list[str] | None:
         """Return the addresses, or None where the name is to be looked up as before.

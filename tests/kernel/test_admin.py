@@ -7,15 +7,13 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from telehelper.errors import HelperLost, KubeconfigError
 
 from telemagic import admin
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def child(script: str) -> tuple[str, ...]:
@@ -64,6 +62,24 @@ time.sleep(60)
     assert time.monotonic() - began < 20
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_what_the_child_has_started_does_not_outlive_it(tmp_path: Path) -> None:
+    """A process that holds the child's standard error would keep us for as long as it runs."""
+    script = f"""
+import subprocess
+started = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
+open({str(tmp_path / "pid")!r}, "w").write(str(started.pid))
+print(json.dumps({{"done": {{}}}}), flush=True)
+time.sleep(60)
+"""
+    began = time.monotonic()
+    assert admin.run("install", [], child=child(script)) == {}
+    assert time.monotonic() - began < 20
+    sleeper = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
+    assert (
+        not sleeper.exists() or sleeper.read_text().rpartition(")")[2].split()[0] == "Z"
+    )  # nobody has reaped it
 
 
 def test_the_real_child_tells_what_is_wrong_with_a_kubeconfig(tmp_path: Path) -> None:

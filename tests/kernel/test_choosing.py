@@ -131,6 +131,15 @@ def test_of_a_cell() -> None:
     assert numbers(cell=3, kernel=4242) == [1, 3]  # cells are those of our notebook
     assert numbers(cell="last") == [5]  # whichever notebook ran last
     assert numbers(cell="last", kernel=4242) == [1, 3]
+    assert numbers(cell=3, notebook="analysis.ipynb") == [1, 3]
+    assert (
+        numbers(cell=3, notebook="idle.ipynb") == []
+    )  # it has opened none, and another's In[3] is not its own
+    assert numbers(cell="last", kernel=1, notebook="idle.ipynb") == []
+    assert numbers(cell=3, kernel=4242, notebook="renamed.ipynb") == [
+        1,
+        3,
+    ]  # the data plane knows it as before
     assert numbers(cell=99) == []
     assert said(cell=99) == ("In[99] has opened no flow that is known",)
     assert numbers(flow(1, cell=-1), cell="last") == []

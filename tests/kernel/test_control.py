@@ -120,6 +120,27 @@ def test_end_reaches_every_waiting_request_once(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_listener_s_fault_is_told_and_answers_go_on(tmp_path: Path) -> None:
+    async def main() -> None:
+        told: list[BaseException | None] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(context.get("exception")))
+        async with pair(tmp_path / "s") as (fake, client, heard):
+            client._on_event = lambda _: 1 / 0  # type: ignore[assignment,return-value]
+            await fake.say(messages.TunnelChanged(up=False, reason="gone"))
+            assert (await client.request(messages.GetStatus(), messages.Status)).context == "demo"
+            assert [type(error) for error in told] == [ZeroDivisionError]
+            client._on_event = heard.events.append
+            await fake.say(messages.TunnelChanged(up=True, reason=""))
+            await fake.close()
+            async with asyncio.timeout(5):
+                while not heard.lost:  # noqa: ASYNC110  # as above
+                    await asyncio.sleep(0.005)
+            assert heard.events == [messages.TunnelChanged(up=True, reason="")]  # before the end
+
+    asyncio.run(main())
+
+
 def test_end_without_last_words(tmp_path: Path) -> None:
     async def main() -> None:
         async with pair(tmp_path / "s") as (fake, _client, heard):

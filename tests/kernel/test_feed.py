@@ -14,6 +14,7 @@ from telehelper.messages import Failed, Message
 from telehelper.observing import MIN_INTERVAL, CellStarted, SnapshotChanged, Unwatch, Watch
 
 import telemagic
+from telemagic import feed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -172,6 +173,7 @@ def test_a_further_view_gets_a_snapshot_in_its_place(place: Place) -> None:
     subscription = place.feed.subscribe(0.5, told.on_text)
     wait_for(lambda: told.texts)
     place.change("one")
+    wait_for(lambda: len(told.texts) == 2)  # else it may be told within the snapshot alone
     place.script.snapshot = "with one"
     subscription.refresh()
     wait_for(lambda: len(told.texts) == 3)
@@ -203,6 +205,17 @@ def test_an_interval_that_is_none(place: Place, interval: float) -> None:
         place.feed.subscribe(interval, print)
 
 
+def test_a_data_plane_that_does_not_answer_is_told_in_one_line(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "SNAPSHOT_PATIENCE", 0.1)
+    place.script.before_snapshot = asyncio.Event().wait
+    with pytest.raises(HelperLost, match=r"\(pid \d+\) has not answered for 0.1 s"):
+        place.feed.snapshot()
+    place.script.before_snapshot = None
+    assert place.feed.snapshot()  # it is frozen no longer: no turn is held
+
+
 def test_a_snapshot_alone_watches_no_longer_than_it_takes(place: Place) -> None:
     place.script.snapshot = "all"
     assert place.feed.snapshot() == "all"
@@ -219,8 +232,9 @@ def test_from_the_loop_itself(place: Place) -> None:
     told = Told()
 
     async def main() -> None:
-        subscription = await place.feed.asubscribe(0.5, told.on_text)
-        assert place.fake.intervals == [0.5]
+        subscription = place.feed.subscribe(0.5, told.on_text)
+        while not told.texts:  # noqa: ASYNC110  # a list, no event
+            await asyncio.sleep(0.005)
         subscription.close()
 
     place.run(main())
@@ -289,8 +303,6 @@ def test_a_data_plane_that_cannot_be_watched(place: Place) -> None:
     wait_for(lambda: told.lost)
     assert told.lost == ["Watch is no request"]
     assert not subscription.is_open
-    with pytest.raises(HelperRefused):
-        place.run(place.feed.asubscribe(0.5, told.on_text))
     with pytest.raises(HelperRefused):
         place.feed.snapshot()
 

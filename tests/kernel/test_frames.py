@@ -268,7 +268,10 @@ def test_flows_that_come_in_another_order() -> None:
 
 
 def test_ten_thousand_flows_are_a_table_quickly() -> None:
-    """The figure is 50 ms for all of flows(), on a machine of its own; here four times that, for busy ones."""
+    """The figure is 50 ms for all of flows(); this part of it takes 30, and here it may take 100, on busy machines.
+
+    `python -m tests.kernel.measure_flows` measures the whole.
+    """
     kinds = ("postgres.shop", "catalog.shop", "")
     rows = [
         flow(
@@ -289,4 +292,4 @@ def test_ten_thousand_flows_are_a_table_quickly() -> None:
         frame = frames.flows(table)
         took.append(time.thread_time() - began)
     assert len(frame) == 10_000
-    assert min(took) < 4 * FIGURE
+    assert min(took) < 2 * FIGURE

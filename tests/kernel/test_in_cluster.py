@@ -49,6 +49,17 @@ def test_nothing_is_connected_and_that_is_said(pod: Path, shell: Any, launcher: 
     assert "connected to in-cluster, namespace ml" in run(shell, "%tele").text
 
 
+def test_a_kernel_shows_its_card_and_no_error(
+    pod: Path, shell: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shell, "kernel", object(), raising=False)  # what tells a notebook from a terminal
+    found = run(shell, "%tele connect")
+    said = capsys.readouterr()
+    assert "runs inside the cluster already" in said.out
+    assert "NotConnected" not in said.out + said.err
+    assert found.last_error is None
+
+
 @pytest.mark.parametrize(
     "line", ["flows", "routes", "services", "pods", "status", "ping postgres:5432", "resolve postgres"]
 )

@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import types
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dns.asyncresolver
 import dns.flags
@@ -203,7 +203,29 @@ def test_installed_twice_and_removed_twice(hooked: Hook, resolver: Resolver) -> 
     assert addresses("postgres") == ["203.0.113.1"]
 
 
-def test_what_somebody_put_over_ours_stays(
+def test_names_resolve_at_each_step_of_the_removal(hooked: Hook, original: Original) -> None:
+    """Another thread may ask at any moment: each line of the removal is such a one."""
+    lines: list[int] = []
+
+    def ask_now(frame: types.FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        if frame.f_code is not Hook.remove.__code__:
+            return None
+        assert socket.getaddrinfo("postgres.shop", 80)
+        assert socket.gethostbyname("127.0.0.1") == "127.0.0.1"
+        lines.append(frame.f_lineno)
+        return ask_now
+
+    before = sys.gettrace()
+    sys.settrace(ask_now)
+    try:
+        hooked.remove()
+    finally:
+        sys.settrace(before)
+    assert len(lines) > len(set(lines)) > 5
+    assert _socket.getaddrinfo is original
+
+
+def test_what_somebody_put_over_ours_stays_and_works(
     original: Original, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Hook("198.19.240.1", "tele0", DOMAINS, resolver)
@@ -213,6 +235,7 @@ def test_what_somebody_put_over_ours_stays(
     monkeypatch.setattr(_socket, "getaddrinfo", theirs)
     made.remove()
     assert _socket.getaddrinfo is theirs
+    assert addresses("postgres.shop") == ["203.0.113.1"]  # through ours, which is nobody's any more
     monkeypatch.setattr(_socket, "getaddrinfo", original)
 
 
@@ -434,6 +457,25 @@ def test_the_users_own_choice_for_grpc_stays(monkeypatch: pytest.MonkeyPatch) ->
     fixes.apply()
     fixes.undo()
     assert os.environ[bypass.GRPC_RESOLVER] == "ares"
+
+
+@pytest.mark.parametrize("mechanism", ["kernel", "resolved"])
+def test_a_machine_without_nameservers_is_no_reason_not_to_connect(
+    mechanism: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:  # as dnspython does where resolv.conf names none
+        raise dns.resolver.NoResolverConfiguration
+
+    former = dns.resolver.Resolver(configure=False)
+    monkeypatch.setattr(dns.resolver, "default_resolver", former)
+    monkeypatch.setattr(dns.resolver.Resolver, "read_resolv_conf", refuse)
+    fixes = Fixes(mechanism, "198.19.240.1")
+    fixes.apply()
+    changed = dns.resolver.default_resolver
+    assert changed is None or changed.nameservers == ["198.19.240.1"]
+    assert (changed is None) is (mechanism == "resolved")  # None: read again when it is needed
+    fixes.undo()
+    assert dns.resolver.default_resolver is former
 
 
 def test_dnspythons_default_resolver_asks_us_and_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:

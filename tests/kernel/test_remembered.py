@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,6 +82,17 @@ def test_an_error_means_nothing_for_a_while() -> None:
     thing = Remembered(fetch, lambda: 1, "nothing", fresh=60)
     assert [thing.get(soon()), thing.get(soon())] == ["nothing", "nothing"]
     assert len(calls) == 1  # and is not asked for again with each key stroke
+
+
+def test_a_fault_of_ours_does_not_end_the_fetching_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda told: faults.append(str(told.exc_value)))
+    values = chain([0], repeat(1))
+    thing = Remembered(lambda: 1 // next(values), lambda: 1, -1, fresh=0.0)
+    assert thing.get(soon()) == -1  # at once, not when its time is over
+    until(lambda: faults == ["integer division or modulo by zero"])
+    thing.get(0.0)
+    until(lambda: thing.get(0.0) == 1)
 
 
 def test_names_without_a_connection(session: Session, kubeconfig: Path) -> None:

@@ -22,14 +22,18 @@ from telehelper.errors import (
     NotConnected,
     SudoDenied,
     TelemagicError,
+    UndoIncomplete,
     UsageError,
 )
-from telehelper.messages import PHASES, Connect, PhaseChanged, TunnelChanged
+from telehelper.messages import PHASES, Connect, Disconnect, Failed, PhaseChanged, TunnelChanged
+from telehelper.observing import GetLatency
 
 import telemagic
-from telemagic import connecting, live
+from telemagic import config, connecting, live
+from telemagic.config import ConfigError
 from telemagic.connecting import ConnectOptions
 from telemagic.control_fake import FakeLauncher, Script
+from telemagic.parser import Line, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,6 +92,29 @@ def test_options_reach_the_data_plane(session: Session, launcher: FakeLauncher) 
     assert (request.also_proxy, request.never_proxy) == (("10.9.0.0/16",), ("10.9.1.0/24",))
     assert request.carrier == "tls://10.0.0.5:8083"
     assert 5.0 < request.timeout <= 7.0
+
+
+def test_scripts_have_the_user_s_defaults_as_command_lines_do(
+    session: Session, launcher: FakeLauncher, tmp_path: Path
+) -> None:
+    (tmp_path / "xdg" / "telemagic").mkdir(parents=True)
+    (tmp_path / "xdg" / "telemagic" / "config.toml").write_text(
+        'dns = "none"\nmanager_namespace = "team"\ntimeout = 9\nvia = "manager"\non_conflict = "map"\n'
+    )
+    asked: list[Connect] = []
+    with telemagic.connect():
+        pass
+    with telemagic.connect(timeout=7, via="auto", dns="auto", on_conflict="refuse"):  # what is given wins
+        pass
+    asked += [fake.requests[1] for fake in launcher.started if isinstance(fake.requests[1], Connect)]
+    assert [(one.dns, one.manager_namespace, one.via, one.on_conflict) for one in asked] == [
+        ("none", "team", "manager", "map"),
+        ("auto", "team", "auto", "refuse"),
+    ]
+    assert [one.timeout for one in asked] == pytest.approx([9, 7], abs=2)
+    (tmp_path / "xdg" / "telemagic" / "config.toml").write_text("dns = 1")
+    with pytest.raises(ConfigError, match="dns must be one of"):
+        telemagic.connect()
 
 
 def test_async_both_ways(session: Session, runtime: Path) -> None:
@@ -315,6 +342,28 @@ def test_one_at_a_time(session: Session, launcher: FakeLauncher, runtime: Path) 
     assert details[0] == "waiting for another notebook that is connecting"
 
 
+def test_one_at_a_time_in_one_process(session: Session, launcher: FakeLauncher) -> None:
+    async def main() -> list[object]:
+        return await asyncio.gather(telemagic.aconnect(), telemagic.aconnect(), return_exceptions=True)
+
+    connection, refused = asyncio.run(main())
+    assert session.connection is connection
+    assert isinstance(refused, AlreadyConnected)
+    assert "is connecting already" in refused.message
+    assert len(launcher.started) == 1
+    assert telemagic.connect() is connection  # later it is the same, as ever
+
+
+def test_a_failed_connect_is_no_reason_to_refuse_the_next(make_session: MakeSession) -> None:
+    launcher = FakeLauncher(Script(failure=SudoDenied("no")))
+    session = make_session(launcher)
+    for _ in range(2):
+        with pytest.raises(SudoDenied):
+            session.connect(ConnectOptions())
+        with pytest.raises(KubeconfigError):
+            asyncio.run(session.aconnect(ConnectOptions("nowhere")))
+
+
 def test_helper_lost_then_connect_again(session: Session, launcher: FakeLauncher) -> None:
     connection = telemagic.connect()
     session._loop.run(launcher.started[0].close())
@@ -326,6 +375,58 @@ def test_helper_lost_then_connect_again(session: Session, launcher: FakeLauncher
     again = telemagic.connect()
     assert again is not connection
     assert again.status.state == "connected"
+
+
+def test_a_loss_reaches_everybody_though_a_front_end_refuses_its_card(
+    session: Session, launcher: FakeLauncher
+) -> None:
+    class Gone:  # a DisplayHandle whose front end has gone
+        def update(self, card: object) -> None:
+            raise OSError("the front end has gone")
+
+    connection = telemagic.connect()
+    connection.standing.add(Gone())
+    told: list[str] = []
+    texts: list[str] = []
+    faults: list[BaseException | None] = []
+    connection.feed.subscribe(1.0, lambda text, _: texts.append(text), told.append)
+    wait_for(lambda: texts)
+    loop = session._loop._running_loop()
+    loop.set_exception_handler(lambda _, context: faults.append(context.get("exception")))
+    session._loop.run(launcher.started[0].close())
+    wait_for(lambda: told and faults)
+    assert "has ended" in told[0]
+    assert isinstance(faults[0], OSError)  # said, not swallowed
+
+
+def test_a_request_under_way_while_we_leave_is_no_loss(make_session: MakeSession) -> None:
+    launcher = FakeLauncher()
+    session = make_session(launcher)
+    connection = session.connect(ConnectOptions())
+    launcher.script.mute = True
+    raised: list[TelemagicError] = []
+
+    def ask() -> None:
+        with pytest.raises(TelemagicError) as caught:
+            connection.latency()
+        raised.append(caught.value)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    wait_for(lambda: GetLatency() in launcher.started[0].requests)
+    connection.leave()
+    asking.join(5)
+    assert isinstance(raised[0], NotConnected)
+    assert connection.lost == ""
+
+
+def test_phases_that_come_later_are_nobody_s(session: Session, launcher: FakeLauncher) -> None:
+    seen: list[PhaseChanged] = []
+    connection = asyncio.run(session.aconnect(ConnectOptions(), viewer=live.Silent(seen.append)))
+    count = len(seen)
+    session._loop.run(launcher.started[0].say(PhaseChanged("routes", "started", "", 0.0)))
+    assert connection.status.state == "connected"  # the loop that was connected on is closed
+    assert len(seen) == count
 
 
 def test_disconnect_after_loss_only_forgets(session: Session, launcher: FakeLauncher) -> None:
@@ -366,6 +467,38 @@ def test_close_is_quick_even_if_nobody_answers(make_session: MakeSession) -> Non
     began = time.monotonic()
     session.close()
     assert time.monotonic() - began < 2.0
+
+
+def test_an_interrupt_of_a_disconnect_leaves_no_half_connection(session: Session, runtime: Path) -> None:
+    connection = session.connect(ConnectOptions())
+    gate = threading.Event()
+
+    def hold_up() -> None:  # the background loop, so that closing takes until the interrupt
+        wait_for(lambda: not connection.is_open)
+        gate.wait(0.1)  # now they wait for us
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        gate.wait(5)
+
+    session._loop.post(hold_up)
+    with pytest.raises(KeyboardInterrupt):
+        connection.leave()
+    gate.set()
+    assert session.connection is None
+    wait_for(lambda: not left(runtime))  # it was closed all the same: the data plane knows that we have gone
+    assert session.connect(ConnectOptions()).status.state == "connected"
+
+
+def test_an_exit_is_quiet_though_not_all_could_be_undone(make_session: MakeSession, runtime: Path) -> None:
+    launcher = FakeLauncher(Script(answers={Disconnect: Failed("undo-incomplete", "a route is left")}))
+    session = make_session(launcher)
+    connection = session.connect(ConnectOptions())
+    session.close()
+    assert session.connection is None
+    assert not connection.is_open
+    wait_for(lambda: not left(runtime))
+    with pytest.raises(UndoIncomplete, match="a route is left"):  # who asks for the end is told
+        session.connect(ConnectOptions()).disconnect()
+    assert session.connection is None
 
 
 def test_refused_runtime_directory(session: Session, runtime: Path) -> None:
@@ -451,6 +584,28 @@ def test_demo_is_held_while_connected(
     assert demo.calls == ["attach", "close"]
 
 
+def test_demo_has_its_manager_where_it_is_whatever_the_defaults(
+    session: Session,
+    launcher: FakeLauncher,
+    kubeconfig: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("telemagic.demo.client.ensure", lambda **_: FakeDemo(kubeconfig))
+    (tmp_path / "xdg" / "telemagic").mkdir(parents=True)
+    (tmp_path / "xdg" / "telemagic" / "config.toml").write_text(
+        'manager_namespace = "team"\ncontext = "prod"\n'
+    )
+    with telemagic.connect(demo=True):
+        pass
+    tree = Tree("%tele", config.current)
+    line = tree.parse(["connect", "--demo"])
+    assert isinstance(line, Line)
+    tree.run(session, line)
+    asked = [fake.requests[1] for fake in launcher.started]
+    assert [one.manager_namespace for one in asked if isinstance(one, Connect)] == ["telemagic", "telemagic"]
+
+
 def test_demo_is_kept_for_the_connect_after_a_loss(
     session: Session, launcher: FakeLauncher, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,6 +630,31 @@ def test_demo_is_let_go_when_connecting_fails(
     with pytest.raises(SudoDenied):
         telemagic.connect(demo=True)
     assert demo.calls == ["attach", "close"]
+
+
+def test_demo_that_starts_while_the_connect_is_cancelled_is_let_go(
+    session: Session, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo, begun, gate = FakeDemo(kubeconfig), threading.Event(), threading.Event()
+
+    def ensure(**_: object) -> FakeDemo:
+        begun.set()
+        gate.wait(5)
+        return demo
+
+    monkeypatch.setattr("telemagic.demo.client.ensure", ensure)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(session.aconnect(ConnectOptions(), demo=True))
+        assert await asyncio.to_thread(begun.wait, 5)
+        task.cancel()
+        asyncio.get_running_loop().call_later(0.05, gate.set)  # the thread goes on after the cancel
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert demo.calls == ["attach", "close"]
+    assert session._demo is None
 
 
 def test_demo_is_not_started_beside_another_connection(session: Session) -> None:

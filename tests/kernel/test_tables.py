@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from telehelper.errors import NotConnected, UsageError
 from telehelper.messages import RouteRow, RouteTable
-from telehelper.observing import EventRow, EventTable, LatencyRow, LatencyTable
+from telehelper.observing import EventRow, EventTable, FlowTable, LatencyRow, LatencyTable
 
 import telemagic
 from telemagic import frames
@@ -69,6 +69,24 @@ def test_flows_and_what_is_chosen_of_them(connection: telemagic.Connection) -> N
     assert connection.flows(service="postgres", cell=3)["flow"].tolist() == [1]
     assert connection.flows(top=1)["flow"].tolist() == [2]
     assert connection.flows(sort="dport")["dport"].tolist() == [8000, 5432]
+
+
+def test_a_newer_data_plane_may_say_more_of_a_flow(
+    connection: telemagic.Connection, launcher: FakeLauncher
+) -> None:
+    rows = json.loads(FLOWS.rows)
+    launcher.script.flows = FlowTable(NOON, json.dumps([[*row, "more", 1] for row in rows]))
+    assert connection.flows()["flow"].tolist() == [1, 2]
+    assert [row.flow for row in connection.flow_rows()] == [1, 2]  # of which %%tele makes its report
+
+
+def test_cells_of_a_notebook_are_its_own(connection: telemagic.Connection, shell: Any) -> None:
+    shell.user_ns["tele"] = connection
+    for notebook, found in (("analysis.ipynb", [1]), ("other.ipynb", [])):
+        shell.kernel = object()  # what tells a notebook from a terminal
+        shell.user_ns["__vsc_ipynb_file__"] = f"/home/ada/{notebook}"
+        assert shell.run_cell('tele.flows(cell=3)["flow"].tolist()').result == found
+    del shell.kernel
 
 
 def test_latencies_and_events(connection: telemagic.Connection) -> None:
