@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from telehelper import __version__
+
 if TYPE_CHECKING:
     from telemagic import errors
     from telemagic.api import aconnect, connect, url
     from telemagic.connection import Connection
     from telemagic.results import Status
 
-__all__ = ["Connection", "Status", "aconnect", "connect", "errors", "url"]
+__all__ = ["Connection", "Status", "__version__", "aconnect", "connect", "errors", "url"]
 
 _HOMES = {
     "Connection": "connection",

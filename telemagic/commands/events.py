@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from telemagic.parser import Parser
     from telemagic.session import Session
 
-SUMMARY = "show what happened: lost tunnels, refused connects, names that do not exist, as a DataFrame"
+SUMMARY = "show what was lost, refused or not found"
 DETAIL = f"""\
 One row per event, newest last; the same about the same within ten seconds is one row.
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from telemagic.parser import Parser
     from telemagic.session import Session
 
-SUMMARY = "show who talked to what, and where the time went, as a DataFrame"
+SUMMARY = "show who talked to what, and where the time went"
 DETAIL = f"""\
 One row per flow, newest last unless sorted: those that are open, and closed ones as long as they are kept. In order, the
 time went to dns_ms; queue_ms, tunnel_ms and dial_ms, together about connect_ms; first_byte_ms, of which the service

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from telemagic.parser import Parser
     from telemagic.session import Session
 
-SUMMARY = "show how long each service takes to answer, as a DataFrame"
+SUMMARY = "show how long each service takes to answer"
 DETAIL = f"""\
 One row per service over the flows that are kept, the tunnel itself first: what is slow, the way there or the service.
 

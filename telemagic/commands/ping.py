@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from telemagic.parser import Parser
     from telemagic.session import Session
 
-SUMMARY = "connect to a service by TCP and show how long it takes, as a DataFrame"
+SUMMARY = "connect to a service by TCP and show how long it takes"
 DETAIL = """\
 Makes ordinary connections from this machine through the tunnel: what a program would wait for. tunnel_ms is the round
 trip to the traffic manager, cluster_ms what the connect took longer, first_byte_ms is there if the server speaks first."""

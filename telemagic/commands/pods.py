@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from telemagic.parser import Parser
     from telemagic.session import Session
 
-SUMMARY = "show the pods there are, as a DataFrame"
+SUMMARY = "show the pods there are"
 DETAIL = f"""\
 One row per pod. Shows what your rights allow, and says what they do not; times are UTC.
 

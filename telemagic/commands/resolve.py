@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from telemagic.parser import Parser
     from telemagic.session import Session
 
-SUMMARY = "look a name up as programs do, and say who answered, as a DataFrame"
+SUMMARY = "look a name up as programs do, and say who answered"
 DETAIL = """\
 Asks telemagic's resolver, and this machine's getaddrinfo beside it; the column `system` says whether programs get the
 same. An address is asked for its name. The column `note` says why there is no answer."""

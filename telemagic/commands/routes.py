@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from telemagic.parser import Parser
     from telemagic.session import Session
 
-SUMMARY = "show what is routed to the cluster, as a DataFrame"
+SUMMARY = "show what is routed to the cluster"
 DETAIL = f"""\
 One row per network, with where it comes from and its state: applied, skipped (left out, or left to whoever has it),
 conflict, mapped (names get other addresses); and one per address that is routed because a name led there (resolved).

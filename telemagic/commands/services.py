@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from telemagic.parser import Parser
     from telemagic.session import Session
 
-SUMMARY = "show the services there are and how to reach them, as a DataFrame"
+SUMMARY = "show the services there are and how to reach them"
 DETAIL = f"""\
 One row per service: the name to type, a URL where its ports say what they speak, and how many endpoints are ready.
 Shows what your rights allow, and says what they do not.
