@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from telehelper.errors import TelemagicError, UsageError
 
-from telemagic import config
+from telemagic import config, showing
 from telemagic.cards import printable
 from telemagic.parser import Tree
 from telemagic.results import Text
@@ -102,11 +103,8 @@ def _table(frame: object) -> str:
     import pandas as pd
 
     assert isinstance(frame, pd.DataFrame)  # noqa: S101  # the only result with to_string
-    return (
-        printable_lines(frame.to_string(index=False))
-        if len(frame)
-        else f"no rows; columns: {', '.join(map(str, frame))}"
-    )
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    return printable_lines(showing.lines(frame, width))
 
 
 def printable_lines(text: str) -> str:

@@ -17,7 +17,8 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _format_action(self, action: argparse.Action) -> str:
         if action.nargs != argparse.PARSER:
             return super()._format_action(action)
-        return "".join(map(super()._format_action, action._get_subactions()))
+        subactions = action._get_subactions()  # type: ignore[attr-defined]  # of subparsers only
+        return "".join(map(super()._format_action, subactions))
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n\n".join(fold(part, width - len(indent)) for part in text.split("\n\n"))

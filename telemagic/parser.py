@@ -75,6 +75,11 @@ class Parser(argparse.ArgumentParser):
             "--context", default="", metavar="NAME", help="which connection, when there are several"
         )
 
+    def add_table_arguments(self) -> None:
+        """Add the flags of all commands that ask a connection for a table with many columns."""
+        self.add_argument("--wide", action="store_true", help="show all columns; df = … has them in any case")
+        self.add_connection_argument()
+
     def add_namespace_arguments(self) -> None:
         """Add the flags of all commands that list what is in namespaces."""
         where = self.add_mutually_exclusive_group()

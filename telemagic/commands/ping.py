@@ -31,10 +31,11 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--timeout", type=float, default=5.0, metavar="SECONDS", help="for each connect; default: 5"
     )
-    parser.add_connection_argument()
+    parser.add_table_arguments()
 
 
 def run(session: Session, args: Namespace) -> pd.DataFrame:
     """Return the tries."""
     connection = session.current(args.context)
-    return notes.shown(connection.ping(args.target, count=args.count, timeout=args.timeout))
+    tries = connection.ping(args.target, count=args.count, timeout=args.timeout)
+    return notes.shown(tries, wide=args.wide)

@@ -26,9 +26,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--type", default="A", dest="rtype", metavar="TYPE", help="A (default), AAAA, SRV, TXT, …"
     )
-    parser.add_connection_argument()
+    parser.add_table_arguments()
 
 
 def run(session: Session, args: Namespace) -> pd.DataFrame:
     """Return the answers."""
-    return notes.shown(session.current(args.context).resolve(args.name, args.rtype))
+    return notes.shown(session.current(args.context).resolve(args.name, args.rtype), wide=args.wide)

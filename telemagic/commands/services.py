@@ -25,9 +25,10 @@ Shows what your rights allow, and says what they do not.
 def add_arguments(parser: Parser) -> None:
     """Add the arguments of services."""
     parser.add_namespace_arguments()
-    parser.add_connection_argument()
+    parser.add_table_arguments()
 
 
 def run(session: Session, args: Namespace) -> pd.DataFrame:
     """Return the table of services."""
-    return notes.shown(session.current(args.context).services(args.namespace, everywhere=args.everywhere))
+    services = session.current(args.context).services(args.namespace, everywhere=args.everywhere)
+    return notes.shown(services, wide=args.wide)
