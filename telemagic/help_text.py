@@ -24,11 +24,16 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return "\n\n".join(fold(part, width - len(indent)) for part in text.split("\n\n"))
 
 
+def fold_lines(text: str, width: int) -> str:
+    """Fold the lines that are too long, each within the column that it ends in."""
+    return "\n".join(_fold_line(line, width) if len(line) > width else line for line in text.split("\n"))
+
+
 def fold(paragraph: str, width: int) -> str:
     """Fold a paragraph. If it is a table or indented, line by line: what is folded stays in its column."""
     if GAP.search(paragraph) is None:
         return textwrap.fill(paragraph, width)
-    return "\n".join(_fold_line(line, width) for line in paragraph.splitlines())
+    return fold_lines(paragraph, width)
 
 
 def _fold_line(line: str, width: int) -> str:
@@ -36,4 +41,7 @@ def _fold_line(line: str, width: int) -> str:
     start = gaps[-1].end() if gaps else 0
     if width - start < MIN_CELL:
         start = gaps[0].end()
-    return textwrap.fill(line, width, subsequent_indent=" " * start, break_long_words=False)
+    # Paths and names of pods are copied from here, so they stay in one piece.
+    return textwrap.fill(
+        line, width, subsequent_indent=" " * start, break_long_words=False, break_on_hyphens=False
+    )

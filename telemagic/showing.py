@@ -101,7 +101,8 @@ def _fitting(frame: pd.DataFrame, width: int, gap: int) -> pd.DataFrame:
 
 def _more(frame: pd.DataFrame, shown: pd.DataFrame) -> str:
     left = [str(name) for name in frame.columns if name not in shown.columns]
-    return f"{len(left)} more columns, with --wide: {', '.join(left)}" if left else ""
+    many = "column" if len(left) == 1 else "columns"
+    return f"{len(left)} more {many}, with --wide: {', '.join(left)}" if left else ""
 
 
 def _with_note(table: str, note: str, width: int) -> str:

@@ -35,8 +35,8 @@ def test_indented_lines_stay_indented() -> None:
 
 def test_words_are_never_broken() -> None:
     assert (
-        fold("see  /usr/local/libexec/telemagic/and/more", 20)
-        == "see\n     /usr/local/libexec/telemagic/and/more"
+        fold("see  /usr/local/libexec/tele-magic/and/more", 20)
+        == "see\n     /usr/local/libexec/tele-magic/and/more"
     )
 
 

@@ -41,7 +41,6 @@ TREE = Tree("%tele")
         ("connect --timeout soon", "argument --timeout: invalid float value: 'soon'", "%tele connect --help"),
         ("connect --dns magic", "argument --dns: invalid choice: 'magic'", "%tele connect --help"),
         ("help flws", "no help on 'flws': did you mean 'flows'?", "%tele help"),
-        ("demo", "the following arguments are required: up|down|status|shell|break", "%tele demo --help"),
         ("demo pu", "argument up|down|status|shell|break: invalid choice: 'pu'", "%tele demo --help"),
     ],
 )
