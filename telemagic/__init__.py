@@ -1,7 +1,13 @@
 """Type `%tele connect` in a notebook, and a cluster's services answer there by name.
 
-`%load_ext telemagic` gives the magic; :func:`connect` and :func:`aconnect` are the same for scripts. Importing this
-is cheap: everything loads when first used.
+In a notebook, `%load_ext telemagic` gives the magic, and `%tele help` its commands. The same in scripts::
+
+    with telemagic.connect(context="kind-dev") as tele:  # the kubeconfig's own context unless given; demo=True needs none
+        pd.read_sql("select 1", "postgresql+psycopg://shop@postgres.shop:5432/shop")
+        tele.flows()  # a DataFrame: who talked to what, and where the time went
+
+:func:`aconnect` is for `async` code, :func:`url` finds a service's port, :class:`Connection` is what they return, and
+:mod:`telemagic.errors` has what can be caught. Importing this is cheap: everything loads when first used.
 """
 
 from __future__ import annotations

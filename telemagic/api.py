@@ -73,13 +73,13 @@ def connect(
     timeout
         Seconds, not counting the typing of a password.
     also_proxy, never_proxy
-        CIDRs to send to the cluster, and to keep from it, besides those it is found to have.
+        CIDRs to send to the cluster, and to keep from it, besides those it is found to have; one, or a list.
     dns
         Mechanism by which names resolve: auto, resolved, resolvconf, kernel, or none.
     carrier
         How data travels: "portforward", or "tls://HOST:PORT" or "tcp://HOST:PORT" where the traffic manager listens.
     cidr
-        The cluster's networks, instead of those that are found.
+        The cluster's networks, instead of those that are found; one, or a list.
     on_conflict
         What to do about a network of the cluster that this machine has already: refuse, take, exclude, or map.
     via, manager_namespace
@@ -97,7 +97,8 @@ def connect(
     Raises
     ------
     TelemagicError
-        With a one-line message and a hint; nothing is left behind then.
+        Of a type that says which (`telemagic.errors`), with a one-line `message` and a `hint`; nothing is left
+        behind then.
     """
     where = _where(context, namespace, kubeconfig, manager_namespace, allow_wide)
     options = _options(where, timeout, also_proxy, never_proxy, cidr, on_conflict, dns, carrier, via, share)
@@ -187,12 +188,16 @@ def _options(
     return replace(
         where,
         timeout=timeout,
-        also_proxy=tuple(also_proxy),
-        never_proxy=tuple(never_proxy),
-        cidrs=tuple(cidrs),
+        also_proxy=_several(also_proxy),
+        never_proxy=_several(never_proxy),
+        cidrs=_several(cidrs),
         on_conflict=on_conflict,
         dns=dns,
         carrier=carrier,
         via=via,
         share=share,
     )
+
+
+def _several(given: Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)  # a text is a sequence as well, of letters

@@ -47,8 +47,8 @@ POD_SCHEMA: Final = (
     Column("restarts", "restarts", "Int64", "restarts", meaning="of its containers, together"),
     Column("started", "started_at", TIME, meaning="NaT before the start"),
     Column("ip", "ip", "str", meaning="address"),
-    Column("node", "node", "category", meaning="that it runs on"),
     *details(
+        Column("node", "node", "category", meaning="that it runs on"),
         Column("image", "image", "str", meaning="of its first container"),
         Column("owner", "owner", "str", meaning="such as ReplicaSet/postgres-5d8"),
     ),

@@ -91,12 +91,12 @@ def test_each_subcommand_stands_beside_its_summary(monkeypatch: pytest.MonkeyPat
     [("connect --dns kernal", "kernel"), ("connect --via managr", "manager"), ("demo statsu", "status")],
 )
 def test_what_was_probably_meant_of_several(line: str, meant: str) -> None:
-    with pytest.raises(UsageError, match=rf"choose from .*\): did you mean '{meant}'\?$"):
+    with pytest.raises(UsageError, match=rf"choose from .*\): did you mean '{meant}'\?\n"):
         TREE.parse(line.split())
 
 
 def test_nothing_like_it_is_no_guess() -> None:
-    with pytest.raises(UsageError, match=r"choose from .*\)$"):
+    with pytest.raises(UsageError, match=r"choose from .*\)\n"):
         TREE.parse(["connect", "--dns", "xyzzy"])
 
 

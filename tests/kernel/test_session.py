@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -88,6 +89,23 @@ def test_options_reach_the_data_plane(session: Session, launcher: FakeLauncher) 
     assert (request.also_proxy, request.never_proxy) == (("10.9.0.0/16",), ("10.9.1.0/24",))
     assert request.carrier == "tls://10.0.0.5:8083"
     assert 5.0 < request.timeout <= 7.0
+
+
+def test_one_network_need_not_be_in_a_list(session: Session, launcher: FakeLauncher) -> None:
+    telemagic.connect(cidr="10.8.0.0/16", also_proxy="10.9.0.0/16", never_proxy=["10.9.1.0/24"])
+    request = launcher.started[0].requests[1]
+    assert isinstance(request, Connect)
+    assert (request.cidrs, request.also_proxy) == (("10.8.0.0/16",), ("10.9.0.0/16",))
+    assert request.never_proxy == ("10.9.1.0/24",)
+
+
+def test_the_docs_name_every_method_there_is(session: Session) -> None:
+    """What `telemagic.Connection?` lists is there, and all tables are in it."""
+    doc = telemagic.Connection.__doc__ or ""
+    named = set(re.findall(r":(?:meth|attr):`(\w+)`", doc))
+    assert {"flows", "latency", "events", "routes", "services", "pods", "resolve", "ping"} <= named
+    assert all(hasattr(telemagic.Connection, name) for name in named)
+    assert all(getattr(telemagic.Connection, name).__doc__ for name in named)
 
 
 def test_async_both_ways(session: Session, runtime: Path) -> None:
@@ -229,7 +247,7 @@ def test_twice_but_different(session: Session, options: ConnectOptions, message:
         (ConnectOptions(context="broken"), KubeconfigError, "names the cluster 'nowhere'"),
         (ConnectOptions(kubeconfig="/nonexistent"), KubeconfigError, "no kubeconfig at /nonexistent"),
         (ConnectOptions(also_proxy=("10.0.0.1/8",)), UsageError, "is no CIDR: it has host bits set"),
-        (ConnectOptions(cidrs=("10.0.0.0/99",)), UsageError, "'10.0.0.0/99' is no CIDR$"),
+        (ConnectOptions(cidrs=("10.0.0.0/99",)), UsageError, "'10.0.0.0/99' is no CIDR\n"),
         (ConnectOptions(timeout=0), UsageError, "a timeout of 0 s makes no sense"),
         (ConnectOptions(timeout=float("nan")), UsageError, "a timeout of nan s"),
         (ConnectOptions(dns="magic"), UsageError, "unknown DNS mechanism"),
