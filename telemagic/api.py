@@ -97,8 +97,7 @@ def connect(
     Raises
     ------
     TelemagicError
-        Of a type that says which (`telemagic.errors`), with a one-line `message` and a `hint`; nothing is left
-        behind then.
+        One of `telemagic.errors`, with a one-line message and a hint; nothing is left behind then.
     """
     where = _where(context, namespace, kubeconfig, manager_namespace, allow_wide)
     options = _options(where, timeout, also_proxy, never_proxy, cidr, on_conflict, dns, carrier, via, share)

@@ -16,7 +16,7 @@ from IPython.utils.process import arg_split
 from telehelper import errors
 from traitlets import Bool, Enum, Float, List, Unicode
 
-from telemagic import attribution, completion, config, connected_cell, production, showing
+from telemagic import attribution, completion, config, connected_cell, failures, production, showing
 from telemagic.parser import Tree
 from telemagic.remembered import Names
 from telemagic.results import Text
@@ -106,7 +106,8 @@ class TeleMagics(Magics):  # type: ignore[misc]  # IPython is untyped
         if not understood.command:
             return self._overview()
         try:
-            result = self._tree.run(session(), understood)
+            with failures.short_interrupts(self.shell):
+                result = self._tree.run(session(), understood)
         except errors.UsageError as error:
             if session().connection is not None and understood.command in _LOOKING:
                 raise  # the cluster has no such name: no mistake in the line, so runners of notebooks must see it
@@ -129,7 +130,8 @@ class TeleMagics(Magics):  # type: ignore[misc]  # IPython is untyped
                 return args
             plain = self._tree.is_plain(args)
             cell = connected_cell.ConnectedCell(self.shell, args)
-            cell.begin(plain=plain)
+            with failures.short_interrupts(self.shell):
+                cell.begin(plain=plain)
         except errors.UsageError as error:
             raise _for_ipython(error) from None
         return None
