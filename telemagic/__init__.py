@@ -1,12 +1,20 @@
 """Type `%tele connect` in a notebook, and a cluster's services answer there by name.
 
-`%load_ext telemagic` gives the magic; :func:`connect` and :func:`aconnect` are the same for scripts. Importing this
-is cheap: everything loads when first used.
+In a notebook, `%load_ext telemagic` gives the magic, and `%tele help` its commands. The same in scripts::
+
+    with telemagic.connect(context="kind-dev") as tele:  # the kubeconfig's own context unless given; demo=True needs none
+        pd.read_sql("select 1", "postgresql+psycopg://shop@postgres.shop:5432/shop")
+        tele.flows()  # a DataFrame: who talked to what, and where the time went
+
+:func:`aconnect` is for `async` code, :func:`url` finds a service's port, :class:`Connection` is what they return, and
+:mod:`telemagic.errors` has what can be caught. Importing this is cheap: everything loads when first used.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from telehelper import __version__
 
 if TYPE_CHECKING:
     from telemagic import errors
@@ -14,7 +22,7 @@ if TYPE_CHECKING:
     from telemagic.connection import Connection
     from telemagic.results import Status
 
-__all__ = ["Connection", "Status", "aconnect", "connect", "errors", "url"]
+__all__ = ["Connection", "Status", "__version__", "aconnect", "connect", "errors", "url"]
 
 _HOMES = {
     "Connection": "connection",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import sys
 import threading
@@ -10,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from telehelper.errors import TelemagicError, UsageError
 
-from telemagic import config
+from telemagic import config, showing
 from telemagic.cards import printable
+from telemagic.help_text import fold_lines
 from telemagic.parser import Tree
 from telemagic.results import Text
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from telemagic.session import Session
 
 PROG: Final = "telemagic"
+_MAGIC: Final = re.compile(r"(?<!%)%tele\b")  # in what is meant for notebooks as well
 EX_FAILED: Final = 1
 EX_USAGE: Final = 2  # as argparse, and as bash's built-ins
 EX_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
@@ -41,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         return _run(tree, understood)
     except TelemagicError as error:
-        sys.stderr.write(f"{PROG}: {printable(error.message)}\n")
+        sys.stderr.write(f"{PROG}: {_for_a_shell(printable(error.message))}\n")
         if error.hint:
-            sys.stderr.write(f"  try: {printable(error.hint)}\n")
+            sys.stderr.write(f"  try: {_for_a_shell(printable(error.hint))}\n")
         return EX_USAGE if isinstance(error, UsageError) else EX_FAILED
     except KeyboardInterrupt:
         sys.stderr.write(f"{PROG}: interrupted; everything begun was undone\n")
@@ -90,7 +94,8 @@ def _stay(session: Session) -> int:
 
 
 def _say(result: object) -> None:
-    text = repr(result) if not hasattr(result, "to_string") else _table(result)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    text = _table(result, width) if hasattr(result, "to_string") else _prose(result, width)
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
@@ -98,15 +103,21 @@ def _say(result: object) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _table(frame: object) -> str:
+def _prose(result: object, width: int) -> str:
+    text = _for_a_shell(repr(result))
+    return fold_lines(text, width) if width else text
+
+
+def _for_a_shell(text: str) -> str:
+    """Return text with commands as they are typed here."""
+    return _MAGIC.sub(PROG, text)
+
+
+def _table(frame: object, width: int) -> str:
     import pandas as pd
 
     assert isinstance(frame, pd.DataFrame)  # noqa: S101  # the only result with to_string
-    return (
-        printable_lines(frame.to_string(index=False))
-        if len(frame)
-        else f"no rows; columns: {', '.join(map(str, frame))}"
-    )
+    return printable_lines(showing.lines(frame, width))
 
 
 def printable_lines(text: str) -> str:

@@ -73,13 +73,13 @@ def connect(
     timeout
         Seconds, not counting the typing of a password.
     also_proxy, never_proxy
-        CIDRs to send to the cluster, and to keep from it, besides those it is found to have.
+        CIDRs to send to the cluster, and to keep from it, besides those it is found to have; one, or a list.
     dns
         Mechanism by which names resolve: auto, resolved, resolvconf, kernel, or none.
     carrier
         How data travels: "portforward", or "tls://HOST:PORT" or "tcp://HOST:PORT" where the traffic manager listens.
     cidr
-        The cluster's networks, instead of those that are found.
+        The cluster's networks, instead of those that are found; one, or a list.
     on_conflict
         What to do about a network of the cluster that this machine has already: refuse, take, exclude, or map.
     via, manager_namespace
@@ -97,7 +97,7 @@ def connect(
     Raises
     ------
     TelemagicError
-        With a one-line message and a hint; nothing is left behind then.
+        One of `telemagic.errors`, with a one-line message and a hint; nothing is left behind then.
     """
     options = _options(
         demo,
@@ -105,11 +105,11 @@ def connect(
         namespace=namespace,
         kubeconfig=None if kubeconfig is None else os.fspath(kubeconfig),
         timeout=timeout,
-        also_proxy=tuple(also_proxy),
-        never_proxy=tuple(never_proxy),
+        also_proxy=_several(also_proxy),
+        never_proxy=_several(never_proxy),
         dns=dns,
         carrier=carrier,
-        cidrs=tuple(cidr),
+        cidrs=_several(cidr),
         on_conflict=on_conflict,
         via=via,
         manager_namespace=manager_namespace,
@@ -146,11 +146,11 @@ def aconnect(
         namespace=namespace,
         kubeconfig=None if kubeconfig is None else os.fspath(kubeconfig),
         timeout=timeout,
-        also_proxy=tuple(also_proxy),
-        never_proxy=tuple(never_proxy),
+        also_proxy=_several(also_proxy),
+        never_proxy=_several(never_proxy),
         dns=dns,
         carrier=carrier,
-        cidrs=tuple(cidr),
+        cidrs=_several(cidr),
         on_conflict=on_conflict,
         via=via,
         manager_namespace=manager_namespace,
@@ -193,3 +193,7 @@ def _options(demo: bool, **given: Any) -> ConnectOptions:  # noqa: ANN401  # the
     known = config.NOT_DEMO if demo else config.WHERE
     others: dict[str, Any] = {name: value for name, value in defaults.items() if name not in known}
     return ConnectOptions(**others | {name: value for name, value in given.items() if value is not None})
+
+
+def _several(given: Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)  # a text is a sequence as well, of letters

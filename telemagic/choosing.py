@@ -203,10 +203,9 @@ def _top(frame: pd.DataFrame, top: int | None, sort: str | None) -> pd.DataFrame
         raise UsageError(f"the top {top} rows are none", hint="a number from 1")
     if sort is not None:
         if sort not in frame.columns:
-            raise UsageError(
-                f"there is no column {sort!r}{did_you_mean(sort, frame.columns)}",
-                hint=f"one of: {', '.join(frame.columns)}",
-            )
+            close = did_you_mean(sort, frame.columns)
+            hint = "%tele help flows" if close else f"one of: {', '.join(frame.columns)}"
+            raise UsageError(f"there is no column {sort!r}{close}", hint=hint)
         frame = frame.sort_values(sort, ascending=sort in _WORDS, kind="stable", na_position="last")
     elif top is not None:
         size = frame["bytes_up"] + frame["bytes_down"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from telemagic import addresses
 from telemagic.frames import with_facts
-from telemagic.schema import TIME, Column, build, milliseconds
+from telemagic.schema import TIME, Column, build, details, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from telemagic.ping import Try
 
 SERVICE_SCHEMA: Final = (
-    Column("name", "name", "str", meaning="short name, enough in the connected namespace"),
-    Column("namespace", "namespace", "category", meaning="where it is"),
+    *details(
+        Column("name", "name", "str", meaning="short name, enough in the connected namespace"),
+        Column("namespace", "namespace", "category", meaning="where it is"),
+    ),
     Column("dns_name", "dns_name", "str", meaning="name that works from everywhere here: name.namespace"),
     Column(
         "url", "url", "str", meaning="a guess by its ports' names and numbers; empty where they say nothing"
@@ -27,10 +29,14 @@ SERVICE_SCHEMA: Final = (
     Column("ports", "ports", "str", meaning="name, number and protocol of each"),
     Column("type", "type", "category", meaning="ClusterIP, NodePort, LoadBalancer, ExternalName or Headless"),
     Column("ready", "ready", "Int64", "endpoints", meaning="that take connections; NA where unknown"),
-    Column("endpoints", "endpoints", "Int64", "endpoints", meaning="that there are; NA where unknown"),
+    *details(
+        Column("endpoints", "endpoints", "Int64", "endpoints", meaning="that there are; NA where unknown"),
+    ),
     Column("cluster_ip", "cluster_ip", "str", meaning="address; empty without one"),
-    Column("selector", "selector", "str", meaning="labels of its pods"),
-    Column("external_name", "external_name", "str", meaning="of an ExternalName"),
+    *details(
+        Column("selector", "selector", "str", meaning="labels of its pods"),
+        Column("external_name", "external_name", "str", meaning="of an ExternalName"),
+    ),
 )
 
 POD_SCHEMA: Final = (
@@ -41,9 +47,11 @@ POD_SCHEMA: Final = (
     Column("restarts", "restarts", "Int64", "restarts", meaning="of its containers, together"),
     Column("started", "started_at", TIME, meaning="NaT before the start"),
     Column("ip", "ip", "str", meaning="address"),
-    Column("node", "node", "category", meaning="that it runs on"),
-    Column("image", "image", "str", meaning="of its first container"),
-    Column("owner", "owner", "str", meaning="such as ReplicaSet/postgres-5d8"),
+    *details(
+        Column("node", "node", "category", meaning="that it runs on"),
+        Column("image", "image", "str", meaning="of its first container"),
+        Column("owner", "owner", "str", meaning="such as ReplicaSet/postgres-5d8"),
+    ),
 )
 
 LOOKUP_SCHEMA: Final = (
@@ -59,18 +67,24 @@ LOOKUP_SCHEMA: Final = (
     ),
     milliseconds("time_ms", "seconds", "how long the lookup took"),
     Column("system", "system", "boolean", meaning="whether getaddrinfo says so too; NA where it cannot"),
-    Column("asked", "asked", "str", meaning="the full name that was asked"),
-    Column("note", "note", "str", meaning="why there is no answer"),
+    *details(
+        Column("asked", "asked", "str", meaning="the full name that was asked"),
+        Column("note", "note", "str", meaning="why there is no answer"),
+    ),
 )
 
 PING_SCHEMA: Final = (
-    Column("try", "number", "Int64", meaning="from 1"),
+    *details(
+        Column("try", "number", "Int64", meaning="from 1"),
+    ),
     Column("address", "address", "str", meaning="that was connected to"),
-    Column("port", "port", "Int64", meaning="that was connected to"),
+    *details(
+        Column("port", "port", "Int64", meaning="that was connected to"),
+    ),
     Column("state", "state", "category", meaning="connected, refused, unreachable, timeout, …"),
     milliseconds("connect_ms", "connect", "how long the connect took"),
     milliseconds("tunnel_ms", "tunnel", "the tunnel's round trip then"),
-    milliseconds("cluster_ms", "cluster", "what the connect took longer than that"),
+    milliseconds("cluster_ms", "cluster", "what the connect took longer than that; NaN if it did not"),
     milliseconds("first_byte_ms", "first_byte", "to the first byte, if the server speaks first"),
     Column("reason", "reason", "str", meaning="why not, and what that means"),
 )

@@ -77,7 +77,7 @@ class ConnectOptions:
             try:
                 ipaddress.ip_network(cidr)
             except ValueError as error:
-                raise UsageError(f"{cidr!r} is no CIDR: {error}", hint="write it like 10.1.0.0/16") from error
+                raise _no_cidr(cidr) from error
         if not 0 < self.timeout < float("inf"):
             raise UsageError(f"a timeout of {self.timeout:g} s makes no sense", hint="--timeout 30")
         for what, value, known in (
@@ -88,6 +88,14 @@ class ConnectOptions:
             if value not in known:
                 raise UsageError(f"unknown {what} {value!r}", hint=f"one of: {', '.join(known)}")
         parse_carrier(self.carrier)
+
+
+def _no_cidr(text: str) -> UsageError:
+    try:
+        meant = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return UsageError(f"{text!r} is no CIDR", hint="write it like 10.1.0.0/16")
+    return UsageError(f"{text!r} is no CIDR: it has host bits set", hint=str(meant))
 
 
 @dataclass(frozen=True, slots=True)

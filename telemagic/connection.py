@@ -37,6 +37,10 @@ UNDO_PATIENCE: Final = 8.0  # seconds for a disconnect: the data plane's own und
 class Connection(Tables):
     """A cluster that is connected to this process; ends with :meth:`disconnect` or its `with` block.
 
+    DataFrames: :meth:`flows`, :meth:`latency`, :meth:`events`, :meth:`routes`, :meth:`services`, :meth:`pods`,
+    :meth:`resolve`, :meth:`ping`. Further :attr:`status`, :meth:`url`, :meth:`dashboard`, :meth:`watch`. Whatever asks
+    raises `NotConnected` when this connection is over, and `HelperLost` when its helper has gone.
+
     Attributes
     ----------
     context

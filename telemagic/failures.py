@@ -5,14 +5,18 @@ Importing this teaches the errors, which know nothing of notebooks, how to look 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from html import escape
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from telehelper import errors
 
 from telemagic import cards, live
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # SGR, ECMA-48 §8.3.117. No red: an error's background is red already. Lab leaves "faint" out, which reads well all the same.
 _BOLD: Final = "\x1b[1m"
@@ -59,6 +63,17 @@ def shows_colour(shell: object) -> bool:
 def is_short(shell: object) -> bool:
     """Whether errors are two lines; `%config TeleMagics.short_errors = False` wants the whole chain."""
     return all(getattr(one, "short_errors", True) for one in getattr(shell, "configurables", ()))
+
+
+@contextlib.contextmanager
+def short_interrupts(shell: object) -> Iterator[None]:
+    """Have a cell that the user interrupts say so in a word: where in our code that was tells him nothing."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if is_short(shell):
+            interrupt._render_traceback_ = lambda: ["KeyboardInterrupt"]  # type: ignore[attr-defined]  # IPython's hook
+        raise
 
 
 class Look:

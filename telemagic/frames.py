@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from telehelper.observing import FLOW_COLUMNS
 
-from telemagic.schema import TIME, Column, build, milliseconds, of_rows, read, units
+from telemagic.schema import TIME, Column, build, details, milliseconds, of_rows, read, units
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,32 +37,34 @@ FLOW_SCHEMA: Final = (
     Column("bytes_up", "bytes_up", "Int64", "bytes", meaning="towards the cluster"),
     Column("bytes_down", "bytes_down", "Int64", "bytes", meaning="from the cluster"),
     Column("process", "process", "category", meaning="name of the process that owns the socket"),
-    Column(
-        "notebook", "notebook", "category", meaning="whose kernel opened it, or a process that it started"
+    *details(
+        Column(
+            "notebook", "notebook", "category", meaning="whose kernel opened it, or a process that it started"
+        ),
+        Column("protocol", "protocol", "category", meaning="TCP, UDP or ICMP"),
+        Column("opened", "opened_at", TIME, meaning="when its first packet came"),
+        Column("closed", "closed_at", TIME, meaning="NaT while open"),
+        milliseconds("dns_ms", "dns", "the lookup that led here; of the first flow after it"),
+        milliseconds("queue_ms", "queue", "until the tunnel took it"),
+        milliseconds("tunnel_ms", "tunnel", "round trip between this machine and the manager then"),
+        milliseconds("dial_ms", "dial", "connect in the cluster, from the manager to the service"),
+        milliseconds(
+            "wait_ms", "wait", "of the service alone: from the request to its first byte, at the manager"
+        ),
+        milliseconds("transfer_ms", "transfer", "from the first byte to the last so far"),
+        Column("namespace", "namespace", "category", meaning="of the service or pod"),
+        Column("pod", "pod", "str", meaning="where it is certain which"),
+        Column("node", "node", "category", meaning="that the pod runs on"),
+        Column("pid", "pid", "Int64", meaning="of the process"),
+        Column("uid", "uid", "Int64", meaning="owner of the socket"),
+        Column("src", "src", "str", meaning="address on this machine"),
+        Column("sport", "sport", "Int64", meaning="port on this machine"),
+        Column("dst", "dst", "str", meaning="address in the cluster"),
+        Column("name", "name", "str", meaning="that was resolved to dst"),
+        Column("packets_up", "packets_up", "Int64", "packets", meaning="towards the cluster"),
+        Column("packets_down", "packets_down", "Int64", "packets", meaning="from the cluster"),
+        Column("reason", "reason", "str", meaning="why it closed"),
     ),
-    Column("protocol", "protocol", "category", meaning="TCP, UDP or ICMP"),
-    Column("opened", "opened_at", TIME, meaning="when its first packet came"),
-    Column("closed", "closed_at", TIME, meaning="NaT while open"),
-    milliseconds("dns_ms", "dns", "the lookup that led here; of the first flow after it"),
-    milliseconds("queue_ms", "queue", "until the tunnel took it"),
-    milliseconds("tunnel_ms", "tunnel", "round trip between this machine and the manager then"),
-    milliseconds("dial_ms", "dial", "connect in the cluster, from the manager to the service"),
-    milliseconds(
-        "wait_ms", "wait", "of the service alone: from the request to its first byte, at the manager"
-    ),
-    milliseconds("transfer_ms", "transfer", "from the first byte to the last so far"),
-    Column("namespace", "namespace", "category", meaning="of the service or pod"),
-    Column("pod", "pod", "str", meaning="where it is certain which"),
-    Column("node", "node", "category", meaning="that the pod runs on"),
-    Column("pid", "pid", "Int64", meaning="of the process"),
-    Column("uid", "uid", "Int64", meaning="owner of the socket"),
-    Column("src", "src", "str", meaning="address on this machine"),
-    Column("sport", "sport", "Int64", meaning="port on this machine"),
-    Column("dst", "dst", "str", meaning="address in the cluster"),
-    Column("name", "name", "str", meaning="that was resolved to dst"),
-    Column("packets_up", "packets_up", "Int64", "packets", meaning="towards the cluster"),
-    Column("packets_down", "packets_down", "Int64", "packets", meaning="from the cluster"),
-    Column("reason", "reason", "str", meaning="why it closed"),
 )
 
 LATENCY_SCHEMA: Final = (
@@ -80,10 +82,12 @@ LATENCY_SCHEMA: Final = (
     milliseconds("connect_p99_ms", "connect_p99", "… of the slowest hundredth the quickest"),
     milliseconds("first_byte_p50_ms", "first_byte_p50", "first_byte_ms of flows(), median"),
     milliseconds("first_byte_p99_ms", "first_byte_p99", "… 99th percentile"),
-    milliseconds("wait_p50_ms", "wait_p50", "wait_ms of flows(), median"),
-    milliseconds("wait_p99_ms", "wait_p99", "… 99th percentile"),
-    milliseconds("dial_p50_ms", "dial_p50", "dial_ms of flows(), median"),
-    milliseconds("dial_p99_ms", "dial_p99", "… 99th percentile"),
+    *details(
+        milliseconds("wait_p50_ms", "wait_p50", "wait_ms of flows(), median"),
+        milliseconds("wait_p99_ms", "wait_p99", "… 99th percentile"),
+        milliseconds("dial_p50_ms", "dial_p50", "dial_ms of flows(), median"),
+        milliseconds("dial_p99_ms", "dial_p99", "… 99th percentile"),
+    ),
 )
 
 EVENT_SCHEMA: Final = (
@@ -97,7 +101,7 @@ EVENT_SCHEMA: Final = (
     Column("subject", "subject", "str", meaning="what it is about: postgres.shop:5432, a name, a network"),
     Column("detail", "detail", "str", meaning="in one line"),
     Column("count", "count", "Int64", "events", meaning="how often, within ten seconds of each other"),
-    Column("number", "number", "Int64", meaning="grows by one"),
+    *details(Column("number", "number", "Int64", meaning="grows by one")),
 )
 
 ROUTE_SCHEMA: Final = (
@@ -168,7 +172,13 @@ def with_facts(
     **more: Any,  # noqa: ANN401  # whatever JSON can hold
 ) -> pd.DataFrame:
     """Write what is to be known about a table into its attributes."""
-    facts = {"context": context, "notices": list(notices), "units": units(schema)}
+    facts = {
+        "context": context,
+        "notices": list(notices),
+        "units": units(schema),
+        "columns": [column.name for column in schema],
+        "details": [column.name for column in schema if column.detail],
+    }
     frame.attrs["telemagic"] = facts | more
     return frame
 

@@ -1,7 +1,8 @@
 """The `%tele` magic: splits the line, runs the command, and leaves showing the result to IPython.
 
-Loading registers five things, which unloading takes away again: the magics, the completer's matcher, the input
-transformer of `%%tele`, the watch for cells, and where defaults come from. A connection stays as it is.
+Loading registers six things, which unloading takes away again: the magics, the completer's matcher, the input
+transformer of `%%tele`, the watch for cells, how our tables look, and where defaults come from. A connection stays as
+it is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from IPython.utils.process import arg_split
 from telehelper import errors
 from traitlets import Bool, Enum, Float, List, Unicode
 
-from telemagic import attribution, completion, config, connected_cell, production
+from telemagic import attribution, completion, config, connected_cell, failures, production, showing
 from telemagic.parser import Tree
 from telemagic.remembered import Names
 from telemagic.results import Text
@@ -105,7 +106,8 @@ class TeleMagics(Magics):  # type: ignore[misc]  # IPython is untyped
         if not understood.command:
             return self._overview()
         try:
-            result = self._tree.run(session(), understood)
+            with failures.short_interrupts(self.shell):
+                result = self._tree.run(session(), understood)
         except errors.UsageError as error:
             if session().connection is not None and understood.command in _LOOKING:
                 raise  # the cluster has no such name: no mistake in the line, so runners of notebooks must see it
@@ -128,7 +130,8 @@ class TeleMagics(Magics):  # type: ignore[misc]  # IPython is untyped
                 return args
             plain = self._tree.is_plain(args)
             cell = connected_cell.ConnectedCell(self.shell, args)
-            cell.begin(plain=plain)
+            with failures.short_interrupts(self.shell):
+                cell.begin(plain=plain)
         except errors.UsageError as error:
             raise _for_ipython(error) from None
         return None
@@ -179,6 +182,7 @@ def load(shell: Any) -> None:  # noqa: ANN401  # IPython is untyped
     shell.register_magics(magics)
     shell.input_transformers_cleanup.append(connected_cell.transform)
     attribution.watch(shell)
+    showing.register(shell)
     config.use(magics.settings)
     with contextlib.suppress(config.ConfigError):  # the first line that needs it says so
         magics.settings()  # so that `%config TeleMagics` shows what is in force
@@ -198,6 +202,7 @@ def unload(shell: Any) -> None:  # noqa: ANN401  # IPython is untyped
         _without(shell.Completer.custom_matchers, _matchers)
     _matchers.clear()
     attribution.unwatch()
+    showing.unregister(shell)
     config.use(None)
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import difflib
 import keyword
-import textwrap
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
+from telehelper import __version__
 from telehelper.errors import UsageError
 
 from telemagic import config
+from telemagic.help_text import HelpFormatter
 from telemagic.results import Text
 
 if TYPE_CHECKING:
@@ -47,30 +48,10 @@ WITHOUT_RESULT: Final = frozenset({"help"})
 
 CELL: Final = "cell"  # the name under which the parser of `%%tele` is kept
 OF_CELL: Final = ("keep", "output", "help")  # arguments of `%%tele` that are not connect's
-CELL_SUMMARY: Final = (
-    "first line of a cell: run it connected, then show where its flows went and how long they took"
-)
+CELL_SUMMARY: Final = "first line of a cell: run it connected, and show its flows"
 CELL_DETAIL: Final = """\
 A connection that is there already is used, and stays; otherwise the cell connects, and disconnects afterwards. Only
 flows that this cell caused are shown, those of its threads and processes too. Takes the flags of connect."""
-
-
-class _Help(argparse.RawDescriptionHelpFormatter):
-    """Folds text for the width there is, as notebooks break lines in the midst of words; what is indented stays."""
-
-    def add_argument(self, action: argparse.Action) -> None:
-        """Add an argument; subcommands are indented, which Python 3.11 forgets when it looks for the longest."""
-        super().add_argument(action)
-        if action.nargs == argparse.PARSER:
-            self._action_max_length += self._indent_increment
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n\n".join(
-            super(_Help, self)._fill_text(part, width, indent)
-            if "\n " in part or part.startswith(" ")
-            else textwrap.fill(part, width, initial_indent=indent, subsequent_indent=indent)
-            for part in text.split("\n\n")
-        )
 
 
 class Parser(argparse.ArgumentParser):
@@ -80,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         self.flags: list[str] = []
         kwargs |= {"add_help": False, "allow_abbrev": False}
         super().__init__(*args, **kwargs)
-        self.formatter_class = _Help
+        self.formatter_class = HelpFormatter
 
     def add_argument(self, *names: Any, **kwargs: Any) -> argparse.Action:  # noqa: ANN401  # argparse's own signature
         """Add an argument, as argparse does."""
@@ -93,6 +74,11 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--context", default="", metavar="NAME", help="which connection, when there are several"
         )
+
+    def add_table_arguments(self) -> None:
+        """Add the flags of all commands that ask a connection for a table with many columns."""
+        self.add_argument("--wide", action="store_true", help="show all columns; df = … has them in any case")
+        self.add_connection_argument()
 
     def add_namespace_arguments(self) -> None:
         """Add the flags of all commands that list what is in namespaces."""
@@ -222,7 +208,7 @@ class Tree:
         return all(value == getattr(plain, name) for name, value in vars(args).items() if name not in OF_CELL)
 
     def parse(self, words: Sequence[str]) -> Line | Text:
-        """Understand a line; a Text when it only asks for help.
+        """Understand a line; a Text when it only asks for help or the version.
 
         Raises
         ------
@@ -234,10 +220,13 @@ class Tree:
         name, rest = words[0], list(words[1:])
         if name in {"-h", "--help"}:
             return self.help()
+        if name == "--version":
+            return Text(f"telemagic {__version__}")
+        if name.startswith("-"):
+            raise UsageError(f"unknown flag {name!r}", hint=f"{self.prog} help")
         if name not in self.commands:
-            what = "flag" if name.startswith("-") else "subcommand"
             raise UsageError(
-                f"unknown {what} {name!r}{did_you_mean(name, self.commands)}", hint=f"{self.prog} help"
+                f"unknown subcommand {name!r}{did_you_mean(name, self.commands)}", hint=f"{self.prog} help"
             )
         if _wants_help(rest):
             return self.help(name)
@@ -281,10 +270,19 @@ class Tree:
         """Carry out a line."""
         return self._commands[line.command].run(session, line.args)
 
-    def _about_cells(self) -> str:
-        if not self.prog.startswith("%"):
-            return ""
-        return f"\n{self.cell.prog} [flags of connect]\n  {CELL_SUMMARY}; {self.cell.prog} --help\n"
+    def _further(self) -> str:
+        lines = [
+            f"{self.prog} help COMMAND  flags, and what the columns of a table mean",
+            f"{self.prog} connect --demo  a cluster to try things with, on this machine",
+        ]
+        if self.prog.startswith("%"):
+            lines += [
+                f"df = {self.prog} flows  tables are DataFrames",
+                f"{self.cell.prog} --help  {CELL_SUMMARY}",
+            ]
+        width = max(line.index("  ") for line in lines) + 2
+        aligned = (f"{left:{width}}{right}" for left, _, right in (line.partition("  ") for line in lines))
+        return "\n" + "\n".join(aligned) + "\n"
 
     def help(self, name: str = "") -> Text:
         """Return the help of one command, or of all.
@@ -295,7 +293,7 @@ class Tree:
             There is no such command.
         """
         if not name:
-            return Text(self.root.format_help() + self._about_cells())
+            return Text(self.root.format_help() + self._further())
         if name not in self.commands:
             raise UsageError(
                 f"no help on {name!r}{did_you_mean(name, self.commands)}", hint=f"{self.prog} help"
@@ -315,6 +313,7 @@ def _wants_help(words: list[str]) -> bool:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `: did you mean 'flows'?`, or nothing when nothing is close."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f": did you mean {close[0]!r}?" if close else ""
+    """Return `: did you mean 'flows'?`, or nothing when nothing is close. That both are flags makes nothing close."""
+    bare = {name.lstrip("-"): name for name in known}
+    close = difflib.get_close_matches(word.lstrip("-"), bare, n=1)
+    return f": did you mean {bare[close[0]]!r}?" if close else ""

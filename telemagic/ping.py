@@ -77,6 +77,7 @@ def ping(
     ----------
     rtt
         Returns the tunnel's round trip in seconds, -1 if unknown. What a connect takes longer is the cluster's part.
+        It was measured up to three seconds before; a connect that is quicker than it says nothing about the cluster.
     """
     for number in range(1, count + 1):
         if number > 1:
@@ -99,8 +100,10 @@ def _try(number: int, address: str, port: int, timeout: float, tunnel: float) ->
             state, reason = explain(error)
             return Try(number, address, port, state, UNKNOWN, UNKNOWN, tunnel, UNKNOWN, reason)
         connect = time.perf_counter() - begun
-        if tunnel >= 0:
-            cluster = max(0.0, connect - tunnel)
+        if (
+            0 <= tunnel <= connect
+        ):  # else the round trip is an older one, of a slower moment: not known beats zero
+            cluster = connect - tunnel
         sock.settimeout(min(FIRST_BYTE, timeout))
         begun = time.perf_counter()
         reason = ""

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -30,6 +30,7 @@ class Column:
     """One column: where its values come from, what they become, what they mean.
 
     ``scale`` turns the row's unit into the column's. ``instead`` is a further source, for where the first has nothing.
+    A ``detail`` is there, but shown only where all columns are asked for.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Column:
     scale: float = 1.0
     meaning: str = ""
     instead: str = ""
+    detail: bool = False
 
 
 Schema = tuple[Column, ...]
@@ -47,6 +49,11 @@ Schema = tuple[Column, ...]
 def milliseconds(name: str, source: str, meaning: str) -> Column:
     """Return a column of durations, whose source is in seconds."""
     return Column(name, source, "float64", "ms", 1e3, meaning)
+
+
+def details(*schema: Column) -> Schema:
+    """Return the columns as details."""
+    return tuple(replace(column, detail=True) for column in schema)
 
 
 def units(schema: Schema) -> dict[str, str]:

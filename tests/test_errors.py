@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import traceback
 from typing import TYPE_CHECKING
 
@@ -41,6 +43,24 @@ def test_every_error_is_in_the_drawing_and_crosses_a_socket(cls: type[TelemagicE
     again = from_wire(error.slug, error.message, error.hint, error.data)
     assert type(again) is cls
     assert (again.message, again.hint, again.data) == ("what", "do", {"fact": "value"})
+
+
+def test_a_script_s_traceback_says_what_to_do() -> None:
+    error = KubeconfigError("no context 'demmo'", hint="did you mean 'demo'?")
+    error.add_note("said by a caller")
+    assert "".join(traceback.format_exception_only(error)) == (
+        "telehelper.errors.KubeconfigError: no context 'demmo'\n  try: did you mean 'demo'?\nsaid by a caller\n"
+    )
+    assert "".join(traceback.format_exception_only(TelemagicError("all"))) == (
+        "telehelper.errors.TelemagicError: all\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "from telehelper import errors as e; raise e.UsageError('what', hint='do')"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.endswith("UsageError: what\n  try: do\n")
 
 
 def test_an_unknown_slug_keeps_its_text() -> None:

@@ -66,9 +66,19 @@ class TelemagicError(Exception):
         super().__init__(self.message)
         self.hint = printable(hint) or self.default_hint
         self.data = data
+        self._notes: list[str] = []
 
     def __str__(self) -> str:
         return self.message
+
+    def add_note(self, note: str) -> None:
+        """Add a line to tracebacks, as to any exception; the first is what to do."""
+        self._notes.append(note)
+
+    @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]  # made from the hint, which may be added to
+        """What Python writes below the message in a script's traceback."""
+        return [*([f"  try: {self.hint}"] if self.hint else []), *self._notes]
 
     def _render_traceback_(self) -> list[str]:
         """Show one or two lines in a notebook instead of a traceback (IPython's hook)."""

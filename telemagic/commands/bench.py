@@ -17,15 +17,14 @@ if TYPE_CHECKING:
     from telemagic.results import Text
     from telemagic.session import Session
 
-SUMMARY = "measure the tunnel beside the bare link and its peers"
+SUMMARY = "measure the tunnel beside the bare link, ssh -L and sshuttle"
 DETAIL = f"""\
 Makes a network and a cluster of its own for it, touches nothing else, needs no root, and stops by itself, within
 six minutes. Connections that you have are not measured and not disturbed, but they and everything else that runs
 meanwhile take part in the figures. sshuttle and ssh -L are measured where they are installed.
 
 paths    {" ".join(PATHS)}
-metrics  {" ".join(METRICS[:8])}
-         {" ".join(METRICS[8:])}"""
+metrics  {" ".join(METRICS)}"""
 
 
 def add_arguments(parser: Parser) -> None:

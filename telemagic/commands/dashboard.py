@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from telemagic.parser import Parser
     from telemagic.session import Session
 
-SUMMARY = "show live what happens: flows, latency, throughput, services, events"
+SUMMARY = "show flows, latency, throughput and events live"
 DETAIL = """\
 A view that follows the connection. The filter takes words and field:value, such as state:failed or cell:3; arrow keys
 move, Enter shows where a flow's time went. Where there are no widgets it is a summary of now."""

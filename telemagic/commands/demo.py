@@ -19,7 +19,7 @@ SUMMARY = "start, end, look at or break the embedded cluster"
 DETAIL = """\
 up      start it and keep it until `demo down`
 down    end it
-status  show which are there
+status  show which are there (default)
 shell   (telemagic only) run a command, or a shell, in a sandbox beside it: telemagic demo shell -- COMMAND
 break   make something fail, to see what happens: demo break FAULT, where FAULT is one of
         api-stop           the API server refuses connections, and those there are get cut
@@ -45,7 +45,7 @@ _KIND = f"up: show its networks as this kind of cluster does: {KINDS}"
 def add_arguments(parser: Parser) -> None:
     """Add the arguments of demo."""
     actions = ("up", "down", "status", "shell", "break")
-    parser.add_argument("action", choices=actions, metavar="|".join(actions))
+    parser.add_argument("action", nargs="?", default="status", choices=actions, metavar="|".join(actions))
     parser.add_argument("--name", default="demo", help="of the demo cluster; default: demo")
     parser.add_argument("--ipv4-only", action="store_true", help="up: a cluster without IPv6")
     parser.add_argument("--like", default="", metavar="KIND", help=_KIND)
@@ -87,8 +87,8 @@ def run(session: Session, args: Namespace) -> object:
     if args.action == "down":
         demo.down(args.name)
         return Text(f"demo cluster {args.name} is down")
-    lines = [f"{one.name}: {one.ready}, {_where(one)}" for one in demo.status()]
-    return Text("\n".join(lines) or "no demo cluster is up")
+    lines = [f"demo cluster {one.name}: {one.ready} pods ready\n  {_where(one)}" for one in demo.status()]
+    return Text("\n".join(lines) or f"no demo cluster is up\n  try: {session.prog} demo up")
 
 
 def _break(session: Session, args: Namespace) -> Text:

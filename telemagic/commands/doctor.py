@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from telemagic.parser import Parser
     from telemagic.session import Session
 
-SUMMARY = "look at this machine, the cluster and the connection: what is there, what it means, what to do"
+SUMMARY = "check this machine, the cluster and the connection"
 DETAIL = """\
 Changes nothing, and ends within ten seconds. An interface is made, tried and gone again in namespaces of its own; sudo is
 asked whether it needs a password; the API server is asked what you may do. The result's `frame` is a DataFrame. From a

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from telemagic import frames, notes, schema
 from telemagic.results import Text
@@ -15,14 +15,13 @@ if TYPE_CHECKING:
     from telemagic.parser import Parser
     from telemagic.session import Session
 
-SUMMARY = "show who talked to what, and where the time went, as a DataFrame"
+SUMMARY = "show who talked to what, and where the time went"
 DETAIL = f"""\
 One row per flow, newest last unless sorted: those that are open, and closed ones as long as they are kept. In order, the
 time went to dns_ms; queue_ms, tunnel_ms and dial_ms, together about connect_ms; first_byte_ms, of which the service
 itself took wait_ms; and transfer_ms.
 
 {schema.describe(frames.FLOW_SCHEMA)}"""
-NARROW: Final = 12  # columns that fit on a terminal
 
 
 def add_arguments(parser: Parser) -> None:
@@ -40,9 +39,8 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--sort", metavar="COLUMN", help="largest and latest first, texts from A to Z")
     if parser.prog.startswith("telemagic"):
-        parser.add_argument("--wide", action="store_true", help="all columns, not only the first twelve")
         parser.add_argument("--json", action="store_true", help="print a list of objects for machines")
-    parser.add_connection_argument()
+    parser.add_table_arguments()
 
 
 def run(session: Session, args: Namespace) -> pd.DataFrame | Text:
@@ -50,8 +48,9 @@ def run(session: Session, args: Namespace) -> pd.DataFrame | Text:
     frame = notes.shown(
         session.current(args.context).flows(
             args.since, args.service, args.state, args.cell, args.top, args.sort
-        )
+        ),
+        wide=args.wide,
     )
     if getattr(args, "json", False):
         return Text(frame.to_json(orient="records", date_format="iso", date_unit="us"))
-    return frame if getattr(args, "wide", True) else frame.iloc[:, :NARROW]
+    return frame

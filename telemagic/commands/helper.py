@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from telemagic.parser import Parser
     from telemagic.session import Session
 
-SUMMARY = "put a copy of netd, which runs as root, where only root can change it"
+SUMMARY = "put a copy of the root part where only root can change it"
 DETAIL = f"""\
-install    copy netd and what it needs to {helper_copy.DIRECTORY}, by sudo; connect uses it from then on. Prints
-           the line by which sudo may run it, and nothing else, without a password; whether to use that is yours
+install    copy netd and what it needs to {helper_copy.DIRECTORY}, by sudo; connect uses it from then on. Prints \
+the line by which sudo may run it, and nothing else, without a password; whether to use that is yours
 uninstall  remove the copy
 status     say whether there is one, and whether it may be trusted (default)"""
 

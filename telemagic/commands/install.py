@@ -60,6 +60,6 @@ def run(session: Session, args: Namespace) -> Installed:
         raise
     what = "Uninstalled from" if args.uninstall else "Installed into"
     if args.dry_run:
-        what = f"Dry run, nothing was changed: {what.lower()}"
+        what = f"Dry run, nothing was changed; would be {what.lower()}"
     title = f"{what} {context.name}, namespace {args.namespace}"
     return Installed(title, steps, done["yaml"], show_yaml=args.dry_run)

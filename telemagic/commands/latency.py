@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from telemagic import frames, schema
+from telemagic import frames, notes, schema
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from telemagic.parser import Parser
     from telemagic.session import Session
 
-SUMMARY = "show how long each service takes to answer, as a DataFrame"
+SUMMARY = "show how long each service takes to answer"
 DETAIL = f"""\
 One row per service over the flows that are kept, the tunnel itself first: what is slow, the way there or the service.
 
@@ -23,9 +23,9 @@ One row per service over the flows that are kept, the tunnel itself first: what 
 
 def add_arguments(parser: Parser) -> None:
     """Add the arguments of latency."""
-    parser.add_connection_argument()
+    parser.add_table_arguments()
 
 
 def run(session: Session, args: Namespace) -> pd.DataFrame:
     """Return the table of latencies."""
-    return session.current(args.context).latency()
+    return notes.shown(session.current(args.context).latency(), wide=args.wide)

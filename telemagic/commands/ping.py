@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from telemagic.parser import Parser
     from telemagic.session import Session
 
-SUMMARY = "connect to a service by TCP and show how long it takes, as a DataFrame"
+SUMMARY = "connect to a service by TCP and show how long it takes"
 DETAIL = """\
 Makes ordinary connections from this machine through the tunnel: what a program would wait for. tunnel_ms is the round
 trip to the traffic manager, cluster_ms what the connect took longer, first_byte_ms is there if the server speaks first."""
@@ -31,10 +31,11 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--timeout", type=float, default=5.0, metavar="SECONDS", help="for each connect; default: 5"
     )
-    parser.add_connection_argument()
+    parser.add_table_arguments()
 
 
 def run(session: Session, args: Namespace) -> pd.DataFrame:
     """Return the tries."""
     connection = session.current(args.context)
-    return notes.shown(connection.ping(args.target, count=args.count, timeout=args.timeout))
+    tries = connection.ping(args.target, count=args.count, timeout=args.timeout)
+    return notes.shown(tries, wide=args.wide)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from telemagic.parser import Parser
     from telemagic.session import Session
 
-SUMMARY = "show the pods there are, as a DataFrame"
+SUMMARY = "show the pods there are"
 DETAIL = f"""\
 One row per pod. Shows what your rights allow, and says what they do not; times are UTC.
 
@@ -24,9 +24,10 @@ One row per pod. Shows what your rights allow, and says what they do not; times 
 def add_arguments(parser: Parser) -> None:
     """Add the arguments of pods."""
     parser.add_namespace_arguments()
-    parser.add_connection_argument()
+    parser.add_table_arguments()
 
 
 def run(session: Session, args: Namespace) -> pd.DataFrame:
     """Return the table of pods."""
-    return notes.shown(session.current(args.context).pods(args.namespace, everywhere=args.everywhere))
+    pods = session.current(args.context).pods(args.namespace, everywhere=args.everywhere)
+    return notes.shown(pods, wide=args.wide)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from telemagic.parser import Parser
     from telemagic.session import Session
 
-SUMMARY = "show the services there are and how to reach them, as a DataFrame"
+SUMMARY = "show the services there are and how to reach them"
 DETAIL = f"""\
 One row per service: the name to type, a URL where its ports say what they speak, and how many endpoints are ready.
 Shows what your rights allow, and says what they do not.
@@ -25,9 +25,10 @@ Shows what your rights allow, and says what they do not.
 def add_arguments(parser: Parser) -> None:
     """Add the arguments of services."""
     parser.add_namespace_arguments()
-    parser.add_connection_argument()
+    parser.add_table_arguments()
 
 
 def run(session: Session, args: Namespace) -> pd.DataFrame:
     """Return the table of services."""
-    return notes.shown(session.current(args.context).services(args.namespace, everywhere=args.everywhere))
+    services = session.current(args.context).services(args.namespace, everywhere=args.everywhere)
+    return notes.shown(services, wide=args.wide)

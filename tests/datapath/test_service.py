@@ -285,6 +285,24 @@ def test_connecting_and_disconnecting(pki: Pki, tmp_path: Path) -> None:
     bench(pki, tmp_path, work)
 
 
+def test_an_end_on_purpose_is_no_loss_of_the_device(pki: Pki, tmp_path: Path) -> None:
+    """Undoing takes the device away, and reading from it fails then: nobody is to hear of that."""
+
+    async def work(it: Bench) -> None:
+        await it.connect()
+        it.netd.answers[Undo] = SILENT
+        closing = asyncio.create_task(it.plane.close())
+        await until(lambda: Undo in it.netd.kinds(), "asking netd to undo")
+        it.plane.lost("the TUN device failed: File descriptor in bad state")
+        assert not it.plane.ended.is_set()  # closing goes on
+        it.netd.ours.close()
+        await closing
+        await it.is_all_undone()
+        assert not [one for one in it.events if isinstance(one, TunnelChanged | Failed)]
+
+    bench(pki, tmp_path, work)
+
+
 def test_phases_are_told_as_they_happen(pki: Pki, tmp_path: Path) -> None:
     async def work(it: Bench) -> None:
         status = await it.connect()

@@ -168,6 +168,9 @@ def test_no_such_top() -> None:
             numbers(top=top)
     with pytest.raises(UsageError, match="no column 'conect_ms': did you mean 'connect_ms'") as caught:
         numbers(sort="conect_ms")
+    assert caught.value.hint == "%tele help flows"
+    with pytest.raises(UsageError, match=r"no column 'xyzzy'\n") as caught:
+        numbers(sort="xyzzy")
     assert "first_byte_ms" in caught.value.hint
 
 

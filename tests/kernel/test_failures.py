@@ -20,6 +20,22 @@ def kernel(*, asks: bool) -> Any:
     return SimpleNamespace(kernel=SimpleNamespace(_allow_stdin=asks))
 
 
+@pytest.mark.parametrize("short", [True, False])
+def test_an_interrupt_is_a_word_unless_all_is_wanted(*, short: bool) -> None:
+    shell = SimpleNamespace(configurables=[SimpleNamespace(short_errors=short)])
+    with pytest.raises(KeyboardInterrupt) as caught, failures.short_interrupts(shell):
+        raise KeyboardInterrupt
+    assert hasattr(caught.value, "_render_traceback_") == short
+    if short:
+        assert caught.value._render_traceback_() == ["KeyboardInterrupt"]  # type: ignore[attr-defined]  # IPython's hook
+
+
+def test_other_errors_pass_an_interrupt_s_shortener() -> None:
+    with pytest.raises(ZeroDivisionError) as caught, failures.short_interrupts(None):
+        raise ZeroDivisionError
+    assert not hasattr(caught.value, "_render_traceback_")
+
+
 def test_two_lines_plain_and_in_colour() -> None:
     error = NotConnected("no \x1b[2J connection")
     assert failures.lines(error) == [

@@ -140,7 +140,13 @@ def test_routes() -> None:
     row = RouteRow("198.18.0.0/20", "tele0", "services", "ServiceCIDR kubernetes", "applied", "")
     frame = frames.routes(RouteTable((row, row)), "demo")
     assert frame.to_dict("list")["cidr"] == ["198.18.0.0/20"] * 2
-    assert frame.attrs["telemagic"] == {"context": "demo", "notices": [], "units": {}}
+    assert frame.attrs["telemagic"] == {
+        "context": "demo",
+        "notices": [],
+        "units": {},
+        "columns": list(frame),
+        "details": [],
+    }
 
 
 def test_events_and_latencies() -> None:

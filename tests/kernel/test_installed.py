@@ -91,7 +91,7 @@ def test_the_flags_reach_the_child(kubeconfig: Path, asked: list[list[str]]) -> 
         "--dry-run",
     ]
     assert asked == [["install", "--kubeconfig", str(kubeconfig), *expected]]
-    assert shown.title == "Dry run, nothing was changed: installed into dev, namespace team-a"
+    assert shown.title == "Dry run, nothing was changed; would be installed into dev, namespace team-a"
     assert shown.steps == (Step("namespace x", "created"),)
     assert tele("install", "--kubeconfig", str(kubeconfig), "--uninstall").title.startswith(
         "Uninstalled from dev"

@@ -106,6 +106,9 @@ def test_interrupt_during_connect(kernel: Kernel, runtime: Path) -> None:
     kernel.manager.interrupt_kernel()
     outputs = kernel.until_idle(number)
     assert errors(outputs) == ["KeyboardInterrupt"]
+    assert outputs[-1]["traceback"] == [
+        "KeyboardInterrupt"
+    ]  # nobody wants to read where in our code that was
     assert left(runtime) == []  # already, not only later
     assert "interrupted; everything begun was undone" in outputs[-2]["data"]["text/plain"]
     assert errors(kernel.run("%tele status")) == ["NotConnected"]

@@ -73,6 +73,7 @@ def test_lines_are_expanded(session: Session, shell: Any) -> None:
         ("connect --contxt a", UsageError, "did you mean '--context'?", "%tele connect --help"),
         ("connect --timeout -1", UsageError, "a timeout of -1 s makes no sense", "--timeout 30"),
         ("connect --also-proxy ten", UsageError, "'ten' is no CIDR", "10.1.0.0/16"),
+        ("connect --cidr 10.0.0.1/8", UsageError, "host bits", "10.0.0.0/8"),
         ("connect 'a", UsageError, "cannot split the line", "close the quotes"),
         ("demo shell", UsageError, "demo shell needs a terminal", "telemagic demo shell"),
         ("demo up now", UsageError, "demo up takes no argument 'now'", "%tele help demo"),

@@ -62,6 +62,34 @@ def test_errors(
     assert (out, err[-len(text) :]) == ("", text)
 
 
+def test_commands_are_named_as_they_are_typed_here(
+    runtime: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What notebooks are told to try begins with %tele."""
+    missing = tmp_path / "none"
+    assert main(["connect", "--kubeconfig", str(missing)]) == 1
+    assert capsys.readouterr().err == (
+        f"telemagic: no kubeconfig at {missing}\n"
+        "  try: telemagic connect --kubeconfig FILE, or without a cluster: telemagic connect --demo\n"
+    )
+    assert main(["demo"]) == 0
+    assert capsys.readouterr().out == "no demo cluster is up\n  try: telemagic demo up\n"
+
+
+def test_what_is_too_wide_for_a_terminal_is_folded(
+    foreground: subprocess.Popen[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["status"]) == 0
+    in_a_pipe = capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["status"]) == 0
+    folded = capsys.readouterr().out
+    assert max(map(len, in_a_pipe.splitlines())) > 60
+    assert max(map(len, folded.splitlines())) <= 60
+    assert folded.split() == in_a_pipe.split()
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     for line in ([], ["help"], ["--help"]):
         assert main(line) == 0
@@ -74,7 +102,7 @@ def test_asks_a_connection_of_another_process(
     assert main(["status"]) == 0
     assert capsys.readouterr().out.startswith("Connected to demo, namespace shop (at ")
     assert main(["flows", "--context", "demo"]) == 0
-    assert capsys.readouterr().out.startswith("no rows; columns: flow, service, dport")
+    assert capsys.readouterr().out.startswith("no rows\n")
     assert main(["routes", "--context", "staging"]) == 1
     assert foreground.poll() is None  # asking did not end it
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -115,6 +116,23 @@ def test_scripts_have_the_user_s_defaults_as_command_lines_do(
     (tmp_path / "xdg" / "telemagic" / "config.toml").write_text("dns = 1")
     with pytest.raises(ConfigError, match="dns must be one of"):
         telemagic.connect()
+
+
+def test_one_network_need_not_be_in_a_list(session: Session, launcher: FakeLauncher) -> None:
+    telemagic.connect(cidr="10.8.0.0/16", also_proxy="10.9.0.0/16", never_proxy=["10.9.1.0/24"])
+    request = launcher.started[0].requests[1]
+    assert isinstance(request, Connect)
+    assert (request.cidrs, request.also_proxy) == (("10.8.0.0/16",), ("10.9.0.0/16",))
+    assert request.never_proxy == ("10.9.1.0/24",)
+
+
+def test_the_docs_name_every_method_there_is(session: Session) -> None:
+    """What `telemagic.Connection?` lists is there, and all tables are in it."""
+    doc = telemagic.Connection.__doc__ or ""
+    named = set(re.findall(r":(?:meth|attr):`(\w+)`", doc))
+    assert {"flows", "latency", "events", "routes", "services", "pods", "resolve", "ping"} <= named
+    assert all(hasattr(telemagic.Connection, name) for name in named)
+    assert all(getattr(telemagic.Connection, name).__doc__ for name in named)
 
 
 def test_async_both_ways(session: Session, runtime: Path) -> None:
@@ -275,7 +293,8 @@ def test_twice_but_different(session: Session, options: ConnectOptions, message:
         (ConnectOptions(context="demmo"), KubeconfigError, "no context 'demmo'"),
         (ConnectOptions(context="broken"), KubeconfigError, "names the cluster 'nowhere'"),
         (ConnectOptions(kubeconfig="/nonexistent"), KubeconfigError, "no kubeconfig at /nonexistent"),
-        (ConnectOptions(also_proxy=("10.0.0.1/8",)), UsageError, "is no CIDR"),
+        (ConnectOptions(also_proxy=("10.0.0.1/8",)), UsageError, "is no CIDR: it has host bits set"),
+        (ConnectOptions(cidrs=("10.0.0.0/99",)), UsageError, "'10.0.0.0/99' is no CIDR\n"),
         (ConnectOptions(timeout=0), UsageError, "a timeout of 0 s makes no sense"),
         (ConnectOptions(timeout=float("nan")), UsageError, "a timeout of nan s"),
         (ConnectOptions(dns="magic"), UsageError, "unknown DNS mechanism"),

@@ -13,7 +13,7 @@ from telehelper.messages import RouteRow, RouteTable
 from telehelper.observing import EventRow, EventTable, FlowTable, LatencyRow, LatencyTable
 
 import telemagic
-from telemagic import frames
+from telemagic import frames, showing
 from telemagic.control_fake import FakeLauncher, Script
 from telemagic.parser import Tree
 from telemagic.results import Text
@@ -138,7 +138,7 @@ def test_the_magics(session: Session, connection: telemagic.Connection) -> None:
         ("flows --top x", "invalid int value: 'x'"),
         ("flows --top 0", "the top 0 rows are none"),
         ("flows --stat open", "did you mean '--state'"),
-        ("flows --wide", "flows has no flag '--wide'"),
+        ("flows --wid", "did you mean '--wide'"),
         ("events --since x", "cannot be understood"),
         ("latency x", "takes no argument"),
     ],
@@ -161,9 +161,12 @@ def test_nothing_found_is_said_beside_the_table(
 
 
 def test_on_a_terminal(session: Session, connection: telemagic.Connection) -> None:
-    narrow = line(session, "flows", prog="telemagic")
-    assert narrow.columns[-1] == "protocol"
-    assert line(session, "flows", "--wide", prog="telemagic").shape[1] == len(frames.FLOW_SCHEMA)
+    everything = line(session, "flows", prog="telemagic")
+    assert everything.shape[1] == len(frames.FLOW_SCHEMA)
+    narrow, wide = everything, line(session, "flows", "--wide", prog="telemagic")
+    assert "process" in showing.lines(narrow, 0)
+    assert "packets_down" not in showing.lines(narrow, 0)
+    assert "packets_down" in showing.lines(wide, 0)
     (first, second) = json.loads(line(session, "flows", "--json", prog="telemagic").text)
     assert (first["service"], first["closed"]) == ("postgres.shop", "2025-06-15T15:06:41.000000Z")
     assert (second["closed"], second["connect_ms"], second["cell"]) == (None, None, 4)

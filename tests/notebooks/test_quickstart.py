@@ -68,7 +68,7 @@ def table_of(cell: Any) -> list[dict[str, str]]:
 
 
 def flow_to(flows: list[dict[str, str]], port: str) -> dict[str, str]:
-    (found,) = [row for row in flows if row["protocol"].upper() == "TCP" and row["dport"] == port]
+    (found,) = [row for row in flows if row["dport"] == port]
     return found
 
 

@@ -348,7 +348,7 @@ class DataPlane:
 
     def lost(self, reason: str) -> None:
         """End because the TUN device or netd has gone: nothing can be carried, or nobody would undo it any more."""
-        if not self.ended.is_set():
+        if not self.ended.is_set() and self._close_task is None:  # an end on purpose takes them away as well
             self._last_error = reason
             self._broadcast(TunnelChanged(False, reason))
             self._broadcast(Failed.of(HelperLost(reason)))  # the last word, for the next command
