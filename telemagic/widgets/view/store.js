@@ -5,7 +5,7 @@ const EVENTS_KEPT = 500;
 const FAILED = new Set(["refused", "unreachable", "timed out", "reset", "failed"]);
 const FINE = new Set(["", "closed", "idle", "replaced"]);
 
-/** The word for a flow's state: TCP has eleven, people need four, and to know why one failed. */
+/** The word for a flow's state: TCP has eleven, people need four, and to know why one failed. As in farewell.py. */
 function kindOf(state, reason, connected) {
   if (state === "DIALING" || state === "SYN_RECEIVED") return "dialing";
   if (state === "ESTABLISHED" || state === "OPEN") return "open";
