@@ -167,24 +167,6 @@ class Feed:
 
     # --- on the background loop ----------------------------------------------------------------------------------
 
-    async def asubscribe(
-        self,
-        interval: float,
-        on_text: Callable[[str, bool], None],
-        on_lost: Callable[[str], None] | None = None,
-    ) -> Subscription:
-        """Subscribe as :meth:`subscribe` does, on the background loop; returns when the snapshot is there.
-
-        Raises
-        ------
-        TelemagicError
-            Whatever the data plane answered instead; or it has gone.
-        """
-        self._require()
-        subscription = Subscription(self, _seconds(interval), on_text, on_lost)
-        await self._watch(subscription)
-        return subscription
-
     async def asnapshot(self) -> str:
         """Ask for everything once."""
         try:
