@@ -34,11 +34,13 @@ _VIEW: Final = Path(__file__).with_name("view")
 SCRIPTS: Final = (
     "format.js",
     "dom.js",
+    "percentiles.js",
     "store.js",
     "filter.js",
     "header.js",
     "chips.js",
     "charts.js",
+    "latency.js",
     "map.js",
     "services.js",
     "table.js",

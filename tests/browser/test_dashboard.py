@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import nbformat
 import pytest
@@ -90,6 +90,7 @@ def journey() -> None:
         check_sort_and_filter(board)
         check_detail(board)
         check_keyboard(found.page, board)
+        check_percentiles(found, board)
         check_themes(found, board)
         check_second_view(found)
         check_busy(found)
@@ -218,6 +219,64 @@ def check_keyboard(page: Page, board: Locator) -> None:
     eventually(lambda: board.locator(".tmd-flow[tabindex='0']").count() == 1)
     board.locator(".tmd-hold").click()
     board.locator(".tmd-sorter[data-key='age']").click()
+
+
+def check_percentiles(found: Lab, board: Locator) -> None:
+    """Latencies are those of all services or of one, by pointer or keyboard; the readout has the numbers."""
+    page = found.page
+    pick, box = board.locator(".tmd-pick"), board.locator(".tmd-filter")
+    chart, readout = board.locator(".tmd-latency canvas"), board.locator(".tmd-latency .tmd-readout")
+    assert pick.evaluate("(pick) => pick.selectedOptions[0].textContent") == "all services"
+    pick.focus()
+    page.keyboard.press("ArrowDown")
+    chosen = pick.input_value()
+    assert box.input_value() == f"service:{chosen}"
+    eventually(lambda: set(texts(board, 1)) == {chosen})
+    pick.select_option("redis.cache:6379")
+    eventually(lambda: "redis.cache:6379" in str(chart.get_attribute("aria-label")))
+    assert board.locator(".tmd-node[aria-pressed='true']").inner_text().startswith("redis.cache")
+    chart.focus()
+    page.keyboard.press("ArrowLeft")
+    eventually(lambda: readout.is_visible() and "first byte" in readout.inner_text())
+    numbers = readout_of(readout)
+    assert numbers["flows"] >= 1
+    for measure in ("connect", "first byte"):
+        median, high = numbers[measure]
+        assert 0 < median <= high < 0.1  # redis is quick
+    assert "connect" in str(chart.get_attribute("aria-label")).rpartition(". ")[2]
+    found.picture("dashboard-service")
+    page.keyboard.press("Escape")
+    readout.wait_for(state="hidden")
+    service = board.locator("button.tmd-who", has_text="trino.warehouse")
+    service.click()
+    eventually(lambda: service.get_attribute("aria-pressed") == "true")
+    place = chart.bounding_box()
+    assert place is not None
+    page.mouse.move(place["x"] + place["width"] - 20, place["y"] + 60)
+    eventually(lambda: "first byte" in readout.inner_text())
+    assert readout_of(readout)["first byte"][0] > 0.1  # trino is not
+    service.click()
+    assert box.input_value() == ""
+    box.fill("cell:9")
+    eventually(lambda: pick.evaluate("(pick) => pick.selectedOptions[0].textContent") == "as filtered")
+    box.press("Escape")
+    eventually(lambda: pick.input_value() == "")
+    trends = board.locator(".tmd-trend path").evaluate_all(
+        "(paths) => paths.map((path) => path.getAttribute('d'))"
+    )
+    assert len(trends) == 7
+    assert all(trend.count("L") >= 3 for trend in trends)
+
+
+def readout_of(readout: Locator) -> dict[str, Any]:
+    """Read the box under the pointer: how many flows, and by measure p50 and p99 in seconds."""
+    cells = readout.locator("span").all_inner_texts()
+    found: dict[str, Any] = {"flows": int(cells[0].split()[1])}
+    units = {"µs": 1e-6, "ms": 1e-3, "s": 1.0}
+    for name, *values in zip(cells[3::3], cells[4::3], cells[5::3], strict=True):
+        pairs = (value.split() for value in values if value)
+        found[name] = [float(number) * units[unit] for number, unit in pairs]
+    return found
 
 
 def check_themes(found: Lab, board: Locator) -> None:

@@ -7,7 +7,7 @@ const ALIVE_EVERY = 20; // seconds between signs of life, without which the kern
 class Colours {
   constructor(root) {
     this.root = root;
-    this.probes = ["soft", "axis", "grid", "rtt", "connect", "first", "down", "up"].map((name) => [
+    this.probes = ["back", "soft", "axis", "grid", "rtt", "connect", "first", "down", "up"].map((name) => [
       name,
       h("i", { style: `color:var(--tmd-${name});display:none` }),
     ]);
@@ -28,12 +28,13 @@ class Board {
     this.store = new Store(model.get("columns"), model.get("rows"));
     this.selected = null;
     this.heard = performance.now();
-    const only = (target) => this.table.setFilter(`service:${target}`);
+    const show = (target) => this.table.setFilter(target ? `service:${target}` : "");
+    const only = (target) => show(this.table.box.value === `service:${target}` ? "" : target);
     this.banner = new Banner();
     this.header = new Header();
     this.tiles = new Tiles();
     this.chips = new Chips();
-    this.latency = new LatencyChart();
+    this.latency = new LatencyChart(show);
     this.throughput = new ThroughputChart();
     this.map = new ServiceMap(only);
     this.services = new ServiceLatency(only);
@@ -155,14 +156,15 @@ class Board {
 
   paintCharts() {
     const colours = this.colours.read();
-    this.latency.update(this.store, colours, this.table.view);
+    this.latency.update(this.store, colours, this.all, this.table);
     this.throughput.update(this.store, colours);
   }
 
   paintServices() {
     this.panels.classList.toggle("tmd-crowd", this.all.length > ROOMY);
-    this.map.update(this.store, this.all);
-    this.services.update(this.store);
+    const filter = this.table.box.value;
+    this.map.update(this.store, this.all, filter);
+    this.services.update(this.store, filter);
     this.events.update(this.store);
   }
 }
