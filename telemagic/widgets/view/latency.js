@@ -36,9 +36,9 @@ class LatencyChart extends TimeChart {
     const dots = this.flows.filter((flow) => flow.opened >= this.since);
     const values = this.values(dots);
     if (!values.length) return;
-    const [low, high] = decades(values);
+    const [low, high] = extent(values);
     const y = (value) => plot.bottom - (Math.log10(Math.max(value, low) / low) / Math.log10(high / low)) * (plot.bottom - plot.top);
-    for (let tick = low; tick <= high * 1.001; tick *= 10) this.gridLine(y(tick), round(tick), tick === low);
+    for (const tick of ticks(low, high)) this.gridLine(y(tick), round(tick), tick === low);
     this.clipped(() => {
       this.dots(dots, y);
       for (const [name] of MEASURES) this.band(name, y);
@@ -193,6 +193,28 @@ class LatencyChart extends TimeChart {
     const flows = last ? `; newest flows: connect ${both(last.connect)}; first byte ${both(last.first)}` : "";
     return `Latency over time of ${this.pick.label}: round trip of the tunnel ${tunnel}${flows}`;
   }
+}
+
+const NICE = [1, 2, 5, 10];
+
+/** The times of 1, 2 or 5 round all values, at least half a decade. */
+function extent(values) {
+  const least = values.reduce((a, b) => Math.min(a, b));
+  const most = values.reduce((a, b) => Math.max(a, b));
+  const [lower, upper] = [least, most].map((value) => 10 ** Math.floor(Math.log10(value) + 1e-9));
+  const low = lower * NICE.findLast((factor) => factor * lower <= least * 1.0001);
+  const high = upper * NICE.find((factor) => factor * upper >= most * 0.9999);
+  return [low, Math.max(high, low * 5)];
+}
+
+/** Powers of ten, or more where there would be few. */
+function ticks(low, high) {
+  const factors = high / low > 30 ? [1] : [1, 2, 5];
+  const found = [];
+  for (let power = 10 ** Math.floor(Math.log10(low) + 1e-9); power <= high * 1.001; power *= 10) {
+    found.push(...factors.map((factor) => factor * power).filter((tick) => tick >= low * 0.999 && tick <= high * 1.001));
+  }
+  return found;
 }
 
 /** Chooses the service whose latencies are drawn: all, one, or what the filter of the flows leaves. */
