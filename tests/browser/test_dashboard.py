@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from tests.browser.lab import Lab
 
 ROOT: Final = Path(__file__).parent.parent.parent
-# Figures of a machine that does nothing else are in the README; here others may use it too, so there is slack.
-KERNEL_SHARE: Final = 0.08  # of a core, with 5,000 flows at 2 Hz; the promise is 0.03
-LONGEST: Final = 100.0  # ms of processor time of one task in the browser; the promise is 50
+KERNEL_SHARE: Final = 0.03  # of a core, with 5,000 flows at 2 Hz
+LONGEST: Final = 50.0  # ms of processor time of one task in the browser
 WATCHED: Final = 6.0  # seconds
+TRIES: Final = 3  # of what happens once: processors that others use, too, are slower by half at times
 
 STAGE = """
 %load_ext telemagic
@@ -46,6 +46,11 @@ import time
 from IPython.display import display
 display(board)
 time.sleep(20)
+"""
+OPEN_WHILE_BUSY = """
+time.sleep(1)
+display(many)
+time.sleep(4)
 """
 COST = f"""
 import time
@@ -298,7 +303,7 @@ def check_second_view(found: Lab) -> None:
     boards = found.page.locator(".tmd")
     eventually(lambda: boards.count() == 2)
     eventually(lambda: boards.nth(1).locator(".tmd-count").inner_text() == "400")
-    assert boards.nth(0).locator(".tmd-count").inner_text() == "400"
+    eventually(lambda: boards.nth(0).locator(".tmd-count").inner_text() == "400")
 
 
 def check_busy(found: Lab) -> None:
@@ -335,22 +340,37 @@ def check_silence(found: Lab) -> None:
 
 
 def check_many(found: Lab) -> None:
-    """Five thousand flows at two changes a second stay cheap here and smooth there."""
+    """Five thousand flows at two changes a second stay cheap here and smooth there, also when another view opens."""
     found.page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
     cell = found.run(MANY)
     assert all(output["output_type"] != "error" for output in cell["outputs"]), cell
     board = found.page.locator(".tmd").last
     eventually(lambda: board.locator(".tmd-count").inner_text().replace("\u2009", "") == "5000", 30)
     assert board.locator(".tmd-flow").count() < 40  # a window of rows, not five thousand
+    opening = min(open_while_busy(found) for _ in range(TRIES))
     tasks = found.cost(WATCHED)
     cost = float(found.run(COST)["text"].split()[-1])
     print(  # noqa: T201 - the figures
         f"5000 flows at 2 Hz: kernel {cost:.2%} of a core; longest tasks in the browser "
-        f"{', '.join(f'{task:.0f}' for task in tasks[:4])} ms, all {sum(tasks) / WATCHED / 10:.0f} % of a core"
+        f"{', '.join(f'{task:.0f}' for task in tasks[:4])} ms, all {sum(tasks) / WATCHED / 10:.0f} % of a core; "
+        f"while a second view opens {', '.join(f'{task:.0f}' for task in opening[:4])} ms"
     )
     found.picture("dashboard-many")
     assert cost < KERNEL_SHARE
     assert tasks[0] < LONGEST
+    assert opening[0] < LONGEST
+
+
+def open_while_busy(found: Lab) -> list[float]:
+    """Open a second view, which the kernel cannot hear, and take it away again; return the cost of its tasks."""
+    found.begin(OPEN_WHILE_BUSY)
+    cost = found.cost(6)
+    boards = found.page.locator(".tmd")
+    eventually(lambda: boards.count() == 2)
+    eventually(lambda: boards.last.locator(".tmd-count").inner_text().replace("\u2009", "") == "5000", 30)
+    found.page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-cell-output')")
+    eventually(lambda: boards.count() == 1)
+    return cost
 
 
 def check_restart(found: Lab) -> None:

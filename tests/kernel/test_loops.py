@@ -54,6 +54,7 @@ async with await other.aconnect(ConnectOptions(kubeconfig=str(config))) as secon
 """
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),  # jupyter_client's
 ]
 

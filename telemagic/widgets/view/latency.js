@@ -38,6 +38,7 @@ class LatencyChart extends TimeChart {
     if (!values.length) return;
     const [low, high] = extent(values);
     const y = (value) => plot.bottom - (Math.log10(Math.max(value, low) / low) / Math.log10(high / low)) * (plot.bottom - plot.top);
+    this.gridLine(plot.bottom, "", true);
     for (const tick of ticks(low, high)) this.gridLine(y(tick), round(tick), tick === low);
     this.clipped(() => {
       this.dots(dots, y);
@@ -176,10 +177,10 @@ class LatencyChart extends TimeChart {
   told() {
     const point = this.pointed();
     const at = this.pointedAt();
-    const bin = at === null ? null : this.percentiles.find((one) => Math.abs(one.at - at) <= one.seconds / 2);
+    const bin = at === null ? null : nearest(this.percentiles, at);
     if (!point && !bin) return [];
     const flows = bin ? `  ${plural(bin.flows, "flow")}` : "";
-    const lines = [[clock(point ? point[0] : bin.at) + flows, bin ? "p50" : "", bin ? "p99" : ""]];
+    const lines = [[clock(bin ? bin.at : point[0]) + flows, bin ? "p50" : "", bin ? "p99" : ""]];
     if (point) lines.push(["tunnel", duration(point[1]), ""]);
     for (const [name, label] of MEASURES) if (bin?.[name]) lines.push([label, duration(bin[name].p50), duration(bin[name].p99)]);
     return lines;
@@ -193,6 +194,13 @@ class LatencyChart extends TimeChart {
     const flows = last ? `; newest flows: connect ${both(last.connect)}; first byte ${both(last.first)}` : "";
     return `Latency over time of ${this.pick.label}: round trip of the tunnel ${tunnel}${flows}`;
   }
+}
+
+/** The bin to tell of at a time: its own, or one beside it, as far as lines go over empty ones. */
+function nearest(bins, at) {
+  const far = (bin) => Math.abs(bin.at - at) / bin.seconds;
+  const found = bins.reduce((best, bin) => (best && far(best) <= far(bin) ? best : bin), null);
+  return found && far(found) <= 2 ? found : null;
 }
 
 const NICE = [1, 2, 5, 10];
@@ -209,7 +217,7 @@ function extent(values) {
 
 /** Powers of ten, or more where there would be few. */
 function ticks(low, high) {
-  const factors = high / low > 30 ? [1] : [1, 2, 5];
+  const factors = high / low > 120 ? [1] : [1, 2, 5];
   const found = [];
   for (let power = 10 ** Math.floor(Math.log10(low) + 1e-9); power <= high * 1.001; power *= 10) {
     found.push(...factors.map((factor) => factor * power).filter((tick) => tick >= low * 0.999 && tick <= high * 1.001));

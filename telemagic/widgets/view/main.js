@@ -21,6 +21,40 @@ class Colours {
   }
 }
 
+const texts = new WeakMap();
+
+/** What a message says, read once for all views of it. */
+function parsed(buffer) {
+  if (!texts.has(buffer)) texts.set(buffer, JSON.parse(new TextDecoder().decode(buffer)));
+  return texts.get(buffer);
+}
+
+/** Paints one part in each picture of the screen, of whatever view: with thousands of flows more would take too long. */
+class Frames {
+  constructor() {
+    this.waiting = [];
+    this.asked = false;
+  }
+
+  ask(part) {
+    this.waiting.push(part);
+    this.next();
+  }
+
+  next() {
+    if (this.asked || !this.waiting.length) return;
+    this.asked = true;
+    requestAnimationFrame(() => {
+      this.asked = false;
+      const part = this.waiting.shift();
+      this.next(); // whatever becomes of this one
+      part();
+    });
+  }
+}
+
+const frames = new Frames();
+
 /** One view of the dashboard. */
 class Board {
   constructor(model) {
@@ -72,18 +106,20 @@ class Board {
       size.disconnect();
       theme.disconnect();
       clearInterval(ticking);
-      cancelAnimationFrame(this.frame);
       this.gone = true;
       this.say("gone");
     };
   }
 
+  /** Take a message; what it says a moment later, for all views hear it in one task of the browser. */
   hear(content, buffers) {
     if (content.kind !== "snapshot" && content.kind !== "change") return;
-    const data = JSON.parse(new TextDecoder().decode(buffers[0]));
-    this.store.apply(data, content.kind === "snapshot");
     this.heard = performance.now();
-    this.draw();
+    setTimeout(() => {
+      if (this.gone) return;
+      this.store.apply(parsed(buffers[0]), content.kind === "snapshot");
+      this.draw();
+    });
   }
 
   say(kind) {
@@ -123,21 +159,25 @@ class Board {
     this.draw();
   }
 
-  /** Draw soon: at most once for each picture of the screen, and not at all in a hidden tab. */
+  /** Draw soon, and not at all in a hidden tab; what comes meanwhile is drawn after that. */
   draw() {
     this.due = true;
-    if (!this.frame && !this.gone) this.schedule([() => this.paintWords(), () => this.paintCharts(), () => this.paintServices()]);
+    if (this.drawing || this.gone) return;
+    this.drawing = true;
+    frames.ask(() => {
+      this.due = false;
+      this.paint("paintWords");
+    });
+    for (const part of ["paintFlows", "paintCharts", "paintMap"]) frames.ask(() => this.paint(part));
+    frames.ask(() => {
+      this.drawing = false;
+      this.paint("paintServices");
+      if (this.due) this.draw();
+    });
   }
 
-  /** One part in each picture of the screen: with thousands of flows all of them at once would take too long for one. */
-  schedule([part, ...others]) {
-    if (others.length === 2) this.due = false;
-    this.frame = requestAnimationFrame(() => {
-      this.frame = 0;
-      part();
-      if (others.length) this.schedule(others);
-      else if (this.due) this.draw();
-    });
+  paint(part) {
+    if (!this.gone) this[part]();
   }
 
   paintWords() {
@@ -150,8 +190,11 @@ class Board {
     this.header.update(store, condition);
     this.tiles.update(store, this.all);
     this.chips.update(store);
-    this.table.update(store);
-    this.detail.update(store, this.selected);
+  }
+
+  paintFlows() {
+    this.table.update(this.store);
+    this.detail.update(this.store, this.selected);
   }
 
   paintCharts() {
@@ -160,11 +203,13 @@ class Board {
     this.throughput.update(this.store, colours);
   }
 
-  paintServices() {
+  paintMap() {
     this.panels.classList.toggle("tmd-crowd", this.all.length > ROOMY);
-    const filter = this.table.box.value;
-    this.map.update(this.store, this.all, filter);
-    this.services.update(this.store, filter);
+    this.map.update(this.store, this.all, this.table.box.value);
+  }
+
+  paintServices() {
+    this.services.update(this.store, this.table.box.value);
     this.events.update(this.store);
   }
 }
