@@ -95,10 +95,12 @@ def _step_row(step: Step) -> str:
 def connected(status: Status, seconds: float | None = None, notices: Sequence[str] = ()) -> Card:
     """Return the compact card of a connection; `seconds` is how long connecting took.
 
-    It stays in the notebook for good, so it says when that was.
+    It stays in the notebook for good, even when nobody is left to change it (a kernel that was restarted), so it says
+    what happened then, not how things are.
     """
-    took = "" if seconds is None else f", in {seconds:.2f} s"
-    return _status(status, _compact(status), f"at {clock(status.connected_at)}{took}", notices)
+    took = "" if seconds is None else f"in {seconds:.2f} s"
+    word = f"Connected at {clock(status.connected_at)} to"
+    return _status(status, _compact(status), took, notices, word=word)
 
 
 def over(status: Status, until: float, reason: str = "") -> Card:
@@ -160,8 +162,9 @@ def _status(
     right: str,
     notices: Sequence[str],
     figures: Sequence[tuple[str, str]] = (),
+    word: str = "",
 ) -> Card:
-    word = word_of(status.state)
+    word = word or word_of(status.state)
     shown = [(name, value) for name, value in facts if value]
     said = [*dict.fromkeys((*status.notices, *notices))]
     html = banner(status.context) + head(

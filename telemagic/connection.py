@@ -173,7 +173,7 @@ class Connection(Tables):
         A connection whose helper has gone is simply forgotten. Returns a card that sums it up.
         """
         client = self._require()
-        summary = None if self.lost else self._loop.run(farewell.ask(client))
+        told = None if self.lost else self._loop.run(farewell.ask(client))
         line = (
             f"the connection was lost before: {self.lost}" if self.lost else "the helper did not say any more"
         )
@@ -183,7 +183,9 @@ class Connection(Tables):
                 self._ask(messages.Disconnect(), messages.Done, UNDO_PATIENCE)
         finally:
             self.leave()
-        return farewell.card(summary) if summary else cards.farewell(self.context, self.namespace, line)
+        if told is None:
+            return cards.farewell(self.context, self.namespace, line)
+        return farewell.card(farewell.sum_up(*told))
 
     def _part(self) -> None:
         """Tell cards and listeners that it ends on purpose, before the helper goes: its end would look like a loss."""

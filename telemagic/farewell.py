@@ -1,14 +1,17 @@
-"""What a connection did, asked for and worked out when it ends: what remains in the notebook for its reader."""
+"""What a connection did, asked for and worked out when it ends: what remains in the notebook for its reader.
+
+The words for flows and their services are here, too, also for the summary that a dashboard leaves.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass, fields
 from html import escape
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from telehelper.errors import TelemagicError
 from telehelper.messages import GetStatus, Message, Status
@@ -23,6 +26,8 @@ from telehelper.observing import (
 )
 
 from telemagic import cards
+from telemagic.row_text import read_table
+from telemagic.schema import without_collector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,6 +43,15 @@ FAILURES_SHOWN: Final = 5
 FAILURES: Final = frozenset(
     {"refused", "unreachable", "timed out", "reset", "DNS failed"}
 )  # of EventRow.kind
+
+# The words for a flow's end, by what its reason says; the live view has the same (widgets/view/store.js).
+_ENDS: Final = (
+    (re.compile(r"refused", re.IGNORECASE), "refused"),
+    (re.compile(r"unreach|no route", re.IGNORECASE), "unreachable"),
+    (re.compile(r"timed? ?out|no answer|not answer", re.IGNORECASE), "timed out"),
+    (re.compile(r"reset", re.IGNORECASE), "reset"),
+)
+_FINE: Final = frozenset({"", "closed", "idle", "replaced"})  # reasons
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +97,21 @@ class Summary:
     reconnects: int = 0
 
 
-async def ask(client: ControlClient) -> Summary | None:
-    """Ask the data plane what happened, within `PATIENCE`; None when it does not even tell its status."""
+class Told(NamedTuple):
+    """What the data plane told; None where it did not, or not in time."""
+
+    status: Status
+    until: float
+    flows: FlowTable | None
+    latencies: LatencyTable | None
+    events: EventTable | None
+
+
+async def ask(client: ControlClient) -> Told | None:
+    """Ask the data plane what happened, within `PATIENCE`; None when it does not even tell its status.
+
+    On the background loop, which must not be held up: :func:`sum_up` is for the thread that waits.
+    """
 
     async def told(request: Message, expect: type[M]) -> M | None:
         try:
@@ -99,7 +126,7 @@ async def ask(client: ControlClient) -> Summary | None:
         told(GetLatency(), LatencyTable),
         told(GetEvents(), EventTable),
     )
-    return None if status is None else sum_up(status, time.time(), flows, latencies, events)
+    return None if status is None else Told(status, time.time(), flows, latencies, events)
 
 
 def sum_up(
@@ -109,8 +136,9 @@ def sum_up(
     latencies: LatencyTable | None,
     events: EventTable | None,
 ) -> Summary:
-    """Work out the summary from what the data plane told; None where it did not, or not in time."""
-    rows = _rows(flows) if flows is not None else []
+    """Work out the summary of what was :class:`Told`. Thousands of flows take tens of ms."""
+    with without_collector():
+        rows = [row_of(values) for values in read_table(flows.rows)] if flows is not None else []
     told = events.rows if events is not None else ()
     failures: Counter[str] = Counter()
     for event in told:
@@ -126,12 +154,27 @@ def sum_up(
     )
 
 
-def _rows(table: FlowTable) -> list[FlowRow]:
-    known = len(fields(FlowRow))  # a newer data plane may say more
-    return [FlowRow(*row[:known]) for row in json.loads(table.rows)]
+def row_of(values: Sequence[Any]) -> FlowRow:
+    """Read a flow's row; a newer data plane may say more, an older one less."""
+    return FlowRow(*values[: len(fields(FlowRow))])
 
 
-def _service(row: FlowRow) -> str:
+def kind_of(row: FlowRow) -> str:
+    """Return the word for a flow's state: TCP has eleven, people need four, and to know why one failed."""
+    if row.state in {"DIALING", "SYN_RECEIVED"}:
+        return "dialing"
+    if row.state in {"ESTABLISHED", "OPEN"}:
+        return "open"
+    if row.state != "CLOSED":
+        return "closing"
+    if row.reason in _FINE:
+        return "closed"
+    found = (word for pattern, word in _ENDS if pattern.search(row.reason))
+    return next(found, "closed" if row.connect >= 0 else "failed")
+
+
+def service_of(row: FlowRow) -> str:
+    """Return what people call the other end: its service, else its name or address, with the port if there is one."""
     host = row.service or row.name or row.dst  # as in LatencyRow
     port = f"[{host}]:{row.dport}" if ":" in host else f"{host}:{row.dport}"
     return port if row.dport > 0 else host
@@ -140,7 +183,7 @@ def _service(row: FlowRow) -> str:
 def _talks(rows: Iterable[FlowRow], latencies: LatencyTable | None) -> tuple[Talk, ...]:
     found: dict[str, Talk] = {}
     for row in rows:
-        was = found.get(_service(row), Talk(_service(row)))
+        was = found.get(service_of(row), Talk(service_of(row)))
         found[was.service] = Talk(
             was.service,
             was.flows + 1,

@@ -18,16 +18,18 @@ from telehelper.observing import FLOW_COLUMNS
 
 from telemagic import frames
 from telemagic.clean import clean
+from telemagic.row_text import read_tables
 from telemagic.schema import parse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     import pandas as pd
 
     from telemagic.feed import Feed, Subscription
 
 MAX_WAITING: Final = 16  # texts that wait for a slow reader; more are put together, so that memory is bounded
+QUICK: Final = 256 * 1024  # characters that are read in a few ms; more are read in a thread, row by row
 MAX_EVENTS: Final = 1000  # of one change; the oldest go first, and events() has what is kept
 _FLOW: Final = FLOW_COLUMNS.index("flow")
 
@@ -116,9 +118,9 @@ class _Batch:
         self._gone: dict[int, None] = {}
         self._events: dict[int, Event] = {}
 
-    def add(self, text: str) -> None:
+    def add(self, text: str, read: Callable[[str], Any] = parse) -> None:
         """Take one more text, as :mod:`telehelper.observing` describes it."""
-        said = parse(text)
+        said = read(text)
         self._at, self._status = said["at"], clean(said["status"])
         self._flows.update((row[_FLOW], row) for row in said.get("flows", ()))
         self._gone.update(dict.fromkeys(said.get("gone", ())))
@@ -128,6 +130,11 @@ class _Batch:
             self._events[event.number] = event
         while len(self._events) > MAX_EVENTS:
             del self._events[next(iter(self._events))]
+
+    def add_all(self, texts: list[str], read: Callable[[str], Any] = parse) -> None:
+        """Take more texts, in order."""
+        for text in texts:
+            self.add(text, read)
 
     def change(self, *, is_first: bool) -> Change:
         """Return it all as one change."""
@@ -159,8 +166,9 @@ class _Inbox:
         """Keep a text; on the background loop."""
         with self._lock:
             self._texts.append(text)
-            if len(self._texts) > MAX_WAITING:
-                self._batch = self._together()
+            if len(self._texts) > MAX_WAITING:  # one at a time: the background loop must not stand still
+                self._batch = self._batch or _Batch()
+                self._batch.add(self._texts.pop(0))
         self._wake()
 
     def end(self, reason: str) -> None:
@@ -181,17 +189,19 @@ class _Inbox:
             self._ready.clear()
             is_over = self._is_over  # before the look into the box: what comes last comes before the end
             with self._lock:
-                if self._texts or self._batch:
-                    batch, self._batch = self._together(), None
-                    if is_over:
-                        self._ready.set()
-                    return batch
+                texts, self._texts = self._texts, []
+                batch, self._batch = self._batch, None
+            if texts or batch is not None:
+                if is_over:
+                    self._ready.set()
+                return await _together(batch or _Batch(), texts)
             if is_over:
                 return None
 
-    def _together(self) -> _Batch:
-        batch = self._batch or _Batch()
-        for text in self._texts:
-            batch.add(text)
-        self._texts.clear()
-        return batch
+
+async def _together(batch: _Batch, texts: list[str]) -> _Batch:
+    if sum(map(len, texts)) > QUICK:
+        await asyncio.to_thread(batch.add_all, texts, read_tables)
+    else:
+        batch.add_all(texts)
+    return batch

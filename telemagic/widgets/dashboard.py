@@ -34,11 +34,13 @@ _VIEW: Final = Path(__file__).with_name("view")
 SCRIPTS: Final = (
     "format.js",
     "dom.js",
+    "percentiles.js",
     "store.js",
     "filter.js",
     "header.js",
     "chips.js",
     "charts.js",
+    "latency.js",
     "map.js",
     "services.js",
     "table.js",
@@ -126,11 +128,6 @@ class Dashboard(anywidget.AnyWidget):
             self.over = {"state": "lost", "reason": reason}
             return
         self.over = {"state": "closed", "reason": ""}
-        if self._displayed:
-            from IPython.display import display
-
-            bundle = self.summary()._repr_mimebundle_()
-            display(bundle, raw=True, display_id=self._display_id, update=True)
 
     # --- the views: in the kernel's main thread ------------------------------------------------------------------
 
@@ -158,13 +155,22 @@ class Dashboard(anywidget.AnyWidget):
     def _cell_ended(self, _result: object = None) -> None:
         self._attention.cell_ended(time.monotonic())
 
+    # --- the end on purpose: in the thread that disconnects, for to sum up takes too long for a loop ---------------
+
+    def update(self, _card: Card) -> None:
+        """Leave a summary in the place of the live view; the connection's `standing` calls it when it ends."""
+        if not self._connection.lost:  # then the view stays, and says so
+            from IPython.display import display
+
+            bundle = self.summary("closed")._repr_mimebundle_()
+            display(bundle, raw=True, display_id=self._display_id, update=True)
+
     # --- showing it ----------------------------------------------------------------------------------------------
 
-    def summary(self) -> Card:
-        """Return what was told last as a card that needs nothing live."""
-        return summary(
-            self._record.read(), over=self.over.get("state", ""), reason=self.over.get("reason", "")
-        )
+    def summary(self, over: str = "") -> Card:
+        """Return what was told last as a card that needs nothing live; `over` as if it had ended so."""
+        state = over or self.over.get("state", "")
+        return summary(self._record.read(), over=state, reason=self.over.get("reason", ""))
 
     def close(self) -> None:
         """End it: no view is told anything any more."""
@@ -188,6 +194,8 @@ class Dashboard(anywidget.AnyWidget):
         from IPython.display import display
 
         data, _metadata = self._repr_mimebundle_()
+        if not self._displayed and not self.over:
+            self._connection.standing.add(self)
         self._displayed = True
         if getattr(self._shell, "events", None) is not None:  # they tell when the cell is over
             self._attention.shown(time.monotonic())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from telemagic.row_text import read_tables
+
 KEPT: Final = 4 << 20  # characters of changes, and at least as many as four snapshots: then a new one is due
 WHOLE: Final = ("at", "status", "cidrs", "routes", "latency")  # of a change: replaces what was there
 SERIES_KEPT: Final = 900  # seconds
@@ -35,7 +37,7 @@ class Record:
         texts = self._texts[:]
         if not texts:
             return {}
-        now: dict[str, Any] = json.loads(texts[0])
+        now = read_tables(texts[0])
         flows = {row[0]: row for row in now.get("flows", ())}
         events = {row[0]: row for row in now.get("events", ())}
         series = list(now.get("series", ()))

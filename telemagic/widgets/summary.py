@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import fields
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
-from telehelper.observing import EVENT_COLUMNS, FLOW_COLUMNS, LATENCY_COLUMNS, FlowRow
+from telehelper.observing import EVENT_COLUMNS, LATENCY_COLUMNS
 
 from telemagic import cards
+from telemagic.farewell import kind_of, row_of, service_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,7 +19,6 @@ SHOWN_SERVICES: Final = 16
 TUNNEL: Final = "tunnel"  # the row of the carrier itself; its numbers are the sums of the others
 NUMBERS: Final = frozenset({"flows", "failed", "cell", "connect", "first byte", "up", "down", "times"})
 WIDE: Final = frozenset({"detail"})  # these may fold
-_DEFAULTS: Final[dict[str, Any]] = {each.name: each.default for each in fields(FlowRow)}
 
 
 def summary(told: dict[str, Any], *, over: str = "", reason: str = "") -> cards.Card:
@@ -39,7 +37,7 @@ def summary(told: dict[str, Any], *, over: str = "", reason: str = "") -> cards.
     ]
     tables = [one for one in tables if one[2]]
     tone = "idle" if over else "good" if status.get("state") == "connected" else "busy"
-    html = _head(tone, word, context, namespace, _moment(told.get("at", -1)))
+    html = cards.head(tone, word, context, namespace, _moment(told.get("at", -1)))
     html += '<table class="tm-facts">' + "".join(
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in facts
     )
@@ -51,14 +49,6 @@ def summary(told: dict[str, Any], *, over: str = "", reason: str = "") -> cards.
     return cards.Card("\n".join(map(cards.printable, lines)), cards.box(html))
 
 
-def _head(tone: str, word: str, context: str, namespace: str, right: str) -> str:
-    chip = f'<span class="tm-chip" title="namespace">{escape(namespace)}</span>' if namespace else ""
-    return (
-        f'<div class="tm-head tm-{tone}"><i class="tm-dot"></i><span>{escape(word)}</span>'
-        f'<b>{escape(context)}</b>{chip}<span class="tm-right">{escape(right)}</span></div>'
-    )
-
-
 def _facts(told: dict[str, Any], status: dict[str, Any], reason: str) -> Iterable[tuple[str, str]]:
     if not status:
         return
@@ -66,7 +56,7 @@ def _facts(told: dict[str, Any], status: dict[str, Any], reason: str) -> Iterabl
     yield "Lost", reason
     yield "Way in", " · ".join(filter(None, (status.get("via", ""), status.get("manager", ""))))
     yield "Connected", cards.duration(told["at"] - since) if since > 0 else ""
-    yield "Round trip", _duration(status.get("rtt", -1))
+    yield "Round trip", cards.milliseconds(status.get("rtt", -1))
     yield "Flows", f"{status.get('flows_open', 0)} open, {status.get('flows_total', 0)} in all"
     up, down = cards.size(status.get("bytes_up", 0)), cards.size(status.get("bytes_down", 0))
     yield "Bytes", f"{up} up, {down} down"
@@ -90,17 +80,17 @@ def _services(told: dict[str, Any]) -> list[tuple[str, ...]]:
 def _flows(told: dict[str, Any]) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for values in reversed(told.get("flows", ())[-SHOWN_FLOWS:]):
-        row = _DEFAULTS | dict(zip(FLOW_COLUMNS, values, strict=False))
-        state = row["state"].lower().replace("_", " ")
+        row = row_of(values)
+        kind = kind_of(row)
         found.append(
             (
-                f"{row['service'] or row['name'] or row['dst']}:{row['dport']}",
-                state if row["reason"] in {"", state} else f"{state}: {row['reason']}",
-                f"[{row['cell']}]" if row["cell"] >= 0 else "",
-                _duration(row["connect"]),
-                _duration(row["first_byte"]),
-                cards.size(row["bytes_up"]),
-                cards.size(row["bytes_down"]),
+                service_of(row),
+                f"{kind}: {row.reason}" if kind == "failed" else kind,
+                f"[{row.cell}]" if row.cell >= 0 else "",
+                cards.milliseconds(row.connect),
+                cards.milliseconds(row.first_byte),
+                cards.size(row.bytes_up),
+                cards.size(row.bytes_down),
             )
         )
     return found
@@ -142,16 +132,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _range(median: float, high: float) -> str:
-    return "" if median < 0 else f"{_duration(median)} (p99 {_duration(high)})"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 0:
-        return ""
-    if seconds < 1e-3:
-        return f"{seconds * 1e6:.0f} µs"
-    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+    return "" if median < 0 else f"{cards.milliseconds(median)} (p99 {cards.milliseconds(high)})"
 
 
 def _moment(at: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(at)) if at > 0 else ""
+    return cards.clock(at) if at > 0 else ""

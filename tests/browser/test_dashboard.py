@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import nbformat
 import pytest
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from tests.browser.lab import Lab
 
 ROOT: Final = Path(__file__).parent.parent.parent
-# Figures of a machine that does nothing else are in the README; here others may use it too, so there is slack.
-KERNEL_SHARE: Final = 0.08  # of a core, with 5,000 flows at 2 Hz; the promise is 0.03
-LONGEST: Final = 100.0  # ms of processor time of one task in the browser; the promise is 50
+KERNEL_SHARE: Final = 0.03  # of a core, with 5,000 flows at 2 Hz
+LONGEST: Final = 50.0  # ms of processor time of one task in the browser
 WATCHED: Final = 6.0  # seconds
+TRIES: Final = 3  # of what happens once: processors that others use, too, are slower by half at times
 
 STAGE = """
 %load_ext telemagic
@@ -46,6 +46,11 @@ import time
 from IPython.display import display
 display(board)
 time.sleep(20)
+"""
+OPEN_WHILE_BUSY = """
+time.sleep(1)
+display(many)
+time.sleep(4)
 """
 COST = f"""
 import time
@@ -90,6 +95,7 @@ def journey() -> None:
         check_sort_and_filter(board)
         check_detail(board)
         check_keyboard(found.page, board)
+        check_percentiles(found, board)
         check_themes(found, board)
         check_second_view(found)
         check_busy(found)
@@ -220,6 +226,64 @@ def check_keyboard(page: Page, board: Locator) -> None:
     board.locator(".tmd-sorter[data-key='age']").click()
 
 
+def check_percentiles(found: Lab, board: Locator) -> None:
+    """Latencies are those of all services or of one, by pointer or keyboard; the readout has the numbers."""
+    page = found.page
+    pick, box = board.locator(".tmd-pick"), board.locator(".tmd-filter")
+    chart, readout = board.locator(".tmd-latency canvas"), board.locator(".tmd-latency .tmd-readout")
+    assert pick.evaluate("(pick) => pick.selectedOptions[0].textContent") == "all services"
+    pick.focus()
+    page.keyboard.press("ArrowDown")
+    chosen = pick.input_value()
+    assert box.input_value() == f"service:{chosen}"
+    eventually(lambda: set(texts(board, 1)) == {chosen})
+    pick.select_option("redis.cache:6379")
+    eventually(lambda: "redis.cache:6379" in str(chart.get_attribute("aria-label")))
+    assert board.locator(".tmd-node[aria-pressed='true']").inner_text().startswith("redis.cache")
+    chart.focus()
+    page.keyboard.press("ArrowLeft")
+    eventually(lambda: readout.is_visible() and "first byte" in readout.inner_text())
+    numbers = readout_of(readout)
+    assert numbers["flows"] >= 1
+    for measure in ("connect", "first byte"):
+        median, high = numbers[measure]
+        assert 0 < median <= high < 0.1  # redis is quick
+    assert "connect" in str(chart.get_attribute("aria-label")).rpartition(". ")[2]
+    found.picture("dashboard-service")
+    page.keyboard.press("Escape")
+    readout.wait_for(state="hidden")
+    service = board.locator("button.tmd-who", has_text="trino.warehouse")
+    service.click()
+    eventually(lambda: service.get_attribute("aria-pressed") == "true")
+    place = chart.bounding_box()
+    assert place is not None
+    page.mouse.move(place["x"] + place["width"] - 20, place["y"] + 60)
+    eventually(lambda: "first byte" in readout.inner_text())
+    assert readout_of(readout)["first byte"][0] > 0.1  # trino is not
+    service.click()
+    assert box.input_value() == ""
+    box.fill("cell:9")
+    eventually(lambda: pick.evaluate("(pick) => pick.selectedOptions[0].textContent") == "as filtered")
+    box.press("Escape")
+    eventually(lambda: pick.input_value() == "")
+    trends = board.locator(".tmd-trend path").evaluate_all(
+        "(paths) => paths.map((path) => path.getAttribute('d'))"
+    )
+    assert len(trends) == 7
+    assert all(trend.count("L") >= 3 for trend in trends)
+
+
+def readout_of(readout: Locator) -> dict[str, Any]:
+    """Read the box under the pointer: how many flows, and by measure p50 and p99 in seconds."""
+    cells = readout.locator("span").all_inner_texts()
+    found: dict[str, Any] = {"flows": int(cells[0].split()[1])}
+    units = {"µs": 1e-6, "ms": 1e-3, "s": 1.0}
+    for name, *values in zip(cells[3::3], cells[4::3], cells[5::3], strict=True):
+        pairs = (value.split() for value in values if value)
+        found[name] = [float(number) * units[unit] for number, unit in pairs]
+    return found
+
+
 def check_themes(found: Lab, board: Locator) -> None:
     """It follows JupyterLab's theme, canvases too."""
     look = """(board) => [getComputedStyle(board).backgroundColor, getComputedStyle(board).color,
@@ -239,7 +303,7 @@ def check_second_view(found: Lab) -> None:
     boards = found.page.locator(".tmd")
     eventually(lambda: boards.count() == 2)
     eventually(lambda: boards.nth(1).locator(".tmd-count").inner_text() == "400")
-    assert boards.nth(0).locator(".tmd-count").inner_text() == "400"
+    eventually(lambda: boards.nth(0).locator(".tmd-count").inner_text() == "400")
 
 
 def check_busy(found: Lab) -> None:
@@ -276,22 +340,37 @@ def check_silence(found: Lab) -> None:
 
 
 def check_many(found: Lab) -> None:
-    """Five thousand flows at two changes a second stay cheap here and smooth there."""
+    """Five thousand flows at two changes a second stay cheap here and smooth there, also when another view opens."""
     found.page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
     cell = found.run(MANY)
     assert all(output["output_type"] != "error" for output in cell["outputs"]), cell
     board = found.page.locator(".tmd").last
     eventually(lambda: board.locator(".tmd-count").inner_text().replace("\u2009", "") == "5000", 30)
     assert board.locator(".tmd-flow").count() < 40  # a window of rows, not five thousand
+    opening = min(open_while_busy(found) for _ in range(TRIES))
     tasks = found.cost(WATCHED)
     cost = float(found.run(COST)["text"].split()[-1])
     print(  # noqa: T201 - the figures
         f"5000 flows at 2 Hz: kernel {cost:.2%} of a core; longest tasks in the browser "
-        f"{', '.join(f'{task:.0f}' for task in tasks[:4])} ms, all {sum(tasks) / WATCHED / 10:.0f} % of a core"
+        f"{', '.join(f'{task:.0f}' for task in tasks[:4])} ms, all {sum(tasks) / WATCHED / 10:.0f} % of a core; "
+        f"while a second view opens {', '.join(f'{task:.0f}' for task in opening[:4])} ms"
     )
     found.picture("dashboard-many")
     assert cost < KERNEL_SHARE
     assert tasks[0] < LONGEST
+    assert opening[0] < LONGEST
+
+
+def open_while_busy(found: Lab) -> list[float]:
+    """Open a second view, which the kernel cannot hear, and take it away again; return the cost of its tasks."""
+    found.begin(OPEN_WHILE_BUSY)
+    cost = found.cost(6)
+    boards = found.page.locator(".tmd")
+    eventually(lambda: boards.count() == 2)
+    eventually(lambda: boards.last.locator(".tmd-count").inner_text().replace("\u2009", "") == "5000", 30)
+    found.page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-cell-output')")
+    eventually(lambda: boards.count() == 1)
+    return cost
 
 
 def check_restart(found: Lab) -> None:

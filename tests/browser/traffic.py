@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from telehelper.messages import CidrRow, RouteRow
-from telehelper.observing import EventRow, FlowRow, LatencyRow
+from telehelper.observing import EventRow, FlowRow, FlowTable, LatencyRow
 
 from telemagic import control_fake, session
 from telemagic.connecting import ConnectOptions
@@ -308,6 +308,7 @@ async def _play(path: Path, traffic: Traffic) -> None:
 
     async def now() -> None:
         script.snapshot = traffic.snapshot()
+        script.flows = FlowTable(traffic.now, json.dumps([_list(row) for row in traffic.rows]))
 
     script.before_snapshot = now
     fake = control_fake.FakeDatapath(path, script)

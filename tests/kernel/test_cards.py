@@ -127,6 +127,15 @@ def test_failed_between_steps_and_new_phases() -> None:
     assert nothing_left.steps == {}
 
 
+def test_the_card_of_a_connect_tells_of_a_moment() -> None:
+    """Nobody can change it when the kernel was restarted, so it must not say how things are."""
+    card = cards.connected(STATUS, 0.52)
+    moment = cards.clock(STATUS.connected_at)
+    assert card.text.splitlines()[0] == f"Connected at {moment} to demo, namespace shop (in 0.52 s)"
+    assert f"<span>Connected at {moment} to</span><b>demo</b>" in card.html
+    assert cards.connected(STATUS).text.splitlines()[0].endswith("to demo, namespace shop")
+
+
 def test_status_says_how_cidrs_were_found() -> None:
     text = cards.status(STATUS, ["shared"]).text
     assert "198.18.16.0/20     pods      spec.podCIDR of 2 nodes (certain)" in text

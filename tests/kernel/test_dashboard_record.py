@@ -187,6 +187,23 @@ def test_summary_of_nothing() -> None:
     assert "Newest flows" not in summary(json.loads(Traffic(flows=0, failing=0).snapshot())).text
 
 
+def test_the_summary_has_the_words_of_the_live_view() -> None:
+    told = json.loads(Traffic(flows=3, failing=0).snapshot())
+    state, reason, connect, dst = map(FLOW_COLUMNS.index, ("state", "reason", "connect", "dst"))
+    refused, strange, six = told["flows"]
+    refused[state], refused[reason], refused[connect] = "CLOSED", "Connection refused", -1.0
+    strange[state], strange[reason], strange[connect] = "CLOSED", "not yours: uid 7", -1.0
+    six[dst] = "fd00::9"
+    six[FLOW_COLUMNS.index("service")] = six[FLOW_COLUMNS.index("name")] = ""
+    lines = summary(told).text.splitlines()
+    newest = lines[lines.index("  Newest flows") + 2 :][:3]
+    assert [line.split()[0].startswith("[fd00::9]:") for line in newest] == [True, False, False]
+    assert [" ".join(line.split()[1:]).partition(" [")[0] for line in newest[1:]] == [
+        "failed: not yours: uid 7",
+        "refused",
+    ]
+
+
 def test_summary_escapes_what_comes_from_outside() -> None:
     told = json.loads(Traffic(flows=1, context="<script>alert(1)</script>\x1b[2J").snapshot())
     told["flows"][0][FLOW_COLUMNS.index("service")] = "<b>x</b>"

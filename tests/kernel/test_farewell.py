@@ -137,6 +137,34 @@ def test_a_service_without_a_name_goes_by_its_address_and_a_newer_data_plane_may
     ]
 
 
+WORDS = [
+    ("DIALING", "", -1.0, "dialing"),
+    ("SYN_RECEIVED", "", -1.0, "dialing"),
+    ("ESTABLISHED", "", 0.1, "open"),
+    ("OPEN", "", -1.0, "open"),  # datagrams
+    ("FIN_WAIT_2", "", 0.1, "closing"),
+    ("CLOSED", "", 0.1, "closed"),
+    ("CLOSED", "idle", -1.0, "closed"),
+    ("CLOSED", "replaced", 0.1, "closed"),
+    ("CLOSED", "Connection refused", -1.0, "refused"),
+    ("CLOSED", "No route to host", -1.0, "unreachable"),
+    ("CLOSED", "Network is unreachable", -1.0, "unreachable"),
+    ("CLOSED", "Connection timed out", -1.0, "timed out"),
+    ("CLOSED", "the service did not answer", -1.0, "timed out"),
+    ("CLOSED", "Connection reset by peer", 0.1, "reset"),
+    ("CLOSED", "not yours: uid 1001", -1.0, "failed"),
+    ("CLOSED", "something new", 0.1, "closed"),
+]
+
+
+@pytest.mark.parametrize(("state", "reason", "connect", "word"), WORDS)
+def test_the_words_for_a_flow(state: str, reason: str, connect: float, word: str) -> None:
+    row = replace(flow(1, "a.b", 80), state=state, reason=reason, connect=connect)
+    assert farewell.kind_of(row) == word
+    if word in {"refused", "unreachable", "timed out", "reset"}:
+        assert word in farewell.FAILURES  # an event of that kind is told, too
+
+
 def test_cells_of_several_notebooks_are_told_apart() -> None:
     rows = table(flow(1, "a.b", 1, cell=2, notebook="x.ipynb"), flow(2, "a.b", 1, cell=2, notebook="y.ipynb"))
     summary = farewell.sum_up(STATUS, AT, rows, None, None)
@@ -187,7 +215,8 @@ class Client:
 
 
 def ask(answers: dict[type[Message], Message | None]) -> farewell.Summary | None:
-    return asyncio.run(farewell.ask(Client(answers)))  # type: ignore[arg-type]  # asked for nothing else
+    told = asyncio.run(farewell.ask(Client(answers)))  # type: ignore[arg-type]  # asked for nothing else
+    return None if told is None else farewell.sum_up(*told)
 
 
 def test_a_data_plane_that_hangs_delays_leaving_by_no_more_than_promised(

@@ -232,13 +232,12 @@ def test_from_the_loop_itself(place: Place) -> None:
     told = Told()
 
     async def main() -> None:
-        subscription = place.feed.subscribe(0.5, told.on_text)
-        while not told.texts:  # noqa: ASYNC110  # a list, no event
-            await asyncio.sleep(0.005)
-        subscription.close()
+        place.feed.subscribe(0.5, told.on_text)
+        assert await place.feed.asnapshot() == place.script.snapshot
 
     place.run(main())
-    wait_for(lambda: place.watches() == [Watch(0.5), Unwatch()])
+    wait_for(lambda: told.texts)
+    assert place.fake.intervals == [0.5]
 
 
 def test_one_who_raises_is_told_no_more_and_nobody_else_notices(place: Place) -> None:

@@ -256,7 +256,7 @@ def test_front_end_without_stdin(make_session: MakeSession, monkeypatch: pytest.
     monkeypatch.setattr("getpass.getpass", refuse)
     make_session(FakeLauncher(password="right"))
     with pytest.raises(
-        SudoDenied, match=r"this front end cannot ask for one \(.* input requests\)$"
+        SudoDenied, match=r"this front end cannot ask for one \(.* input requests\)\n"
     ) as raised:
         telemagic.connect(context="demo")
     assert "first, in a terminal: telemagic connect --context demo; " in str(raised.value.hint)

@@ -1,36 +1,45 @@
-// Two charts over time, on canvas: latencies on a logarithmic axis, throughput with down above and up below.
+// Charts over time, on canvas: what they share, and throughput with down above and up below.
 
 // Seconds shown → seconds between labels; the smallest that holds what there is.
 const WINDOWS = new Map([[60, 15], [120, 30], [300, 60], [600, 120], [900, 180]]);
 const PIXELS = 2.5; // for one point of a line: more would be noise
 const INSET = { left: 58, right: 10, top: 8, bottom: 20 };
 
-/** What the charts share: a sharp canvas, the time axis, and the line under the pointer. */
+/** What the charts share: a sharp canvas, the time axis, and the numbers under the pointer, which arrow keys move, too. */
 class TimeChart {
   constructor(area, title, keys) {
-    this.readout = h("span.tmd-readout");
-    this.canvas = h("canvas", { role: "img", "aria-label": title });
+    this.readout = h("div.tmd-readout", { hidden: "" });
+    this.canvas = h("canvas", { role: "img", tabindex: "0", "aria-label": title, onkeydown: (event) => this.key(event) });
     this.note = h("div.tmd-empty", {}, "Waiting for the first seconds");
     const legend = h("span.tmd-keys", {}, ...keys.map(([name, label]) => h(`span.tmd-key.tmd-${name}`, {}, label)));
-    this.box = h("div.tmd-canvas", {}, this.canvas, this.note);
-    this.element = panel(area, title, legend, this.readout, this.box);
-    this.pointer = null;
-    this.canvas.addEventListener("pointermove", (event) => {
-      this.pointer = event.offsetX;
-      this.draw();
-    });
-    this.canvas.addEventListener("pointerleave", () => {
-      this.pointer = null;
-      this.draw();
-    });
+    this.box = h("div.tmd-canvas", {}, this.canvas, this.readout, this.note);
+    this.element = panel(area, title, legend, this.box);
+    this.pointer = null; // pixels from the left
+    this.canvas.addEventListener("pointermove", (event) => this.point(event.offsetX));
+    for (const event of ["pointerleave", "blur"]) this.canvas.addEventListener(event, () => this.point(null));
   }
 
   /** Take what to draw; `colours` reads the theme. */
-  update(store, colours, flows) {
+  update(store, colours) {
     this.store = store;
     this.colours = colours;
-    this.flows = flows;
     this.draw();
+  }
+
+  point(x) {
+    if (x === this.pointer) return;
+    this.pointer = x;
+    this.draw();
+  }
+
+  key(event) {
+    const moves = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
+    if (!this.plot || !(event.key in moves || (event.key === "Escape" && this.pointer !== null))) return;
+    event.preventDefault();
+    event.stopPropagation(); // a notebook's shortcuts must not hear it
+    const { left, right } = this.plot;
+    const to = (this.pointer ?? right + 1) + (moves[event.key] * (right - left)) / BINS;
+    this.point(event.key === "Escape" ? null : Math.min(Math.max(to, left), right));
   }
 
   draw() {
@@ -60,7 +69,28 @@ class TimeChart {
     pen.font = `10.5px ${this.colours.family}`;
     this.timeAxis();
     this.paint();
-    this.describe();
+    this.tell();
+  }
+
+  /** Show the numbers under the pointer, on the side where it is not. */
+  tell() {
+    const lines = this.told();
+    this.readout.hidden = !lines.length;
+    const text = lines.map((cells) => cells.join(" ").trim()).join(", ");
+    attribute(this.canvas, "aria-label", text ? `${this.name()}. ${text}` : this.name());
+    if (!lines.length) return;
+    const { left, right } = this.plot;
+    const x = Math.round(this.pointer) + 0.5;
+    this.pen.strokeStyle = this.colours.axis;
+    this.pen.lineWidth = 1;
+    this.pen.beginPath();
+    this.pen.moveTo(x, this.plot.top);
+    this.pen.lineTo(x, this.plot.bottom);
+    this.pen.stroke();
+    const onLeft = this.pointer > (left + right) / 2;
+    this.readout.style.left = onLeft ? `${left + 4}px` : "auto";
+    this.readout.style.right = onLeft ? "auto" : `${INSET.right}px`;
+    this.readout.replaceChildren(...lines.flatMap((cells) => [0, 1, 2].map((at) => h("span", {}, cells[at] ?? ""))));
   }
 
   x(at) {
@@ -95,112 +125,19 @@ class TimeChart {
     pen.fillText(label, plot.left - 8, y);
   }
 
-  /** The point of the series under the pointer, with a line through it; else null. */
+  /** The time under the pointer, or null. */
+  pointedAt() {
+    const { plot, store, pointer } = this;
+    if (pointer === null || pointer < plot.left || pointer > plot.right) return null;
+    return store.time - ((plot.right - pointer) / (plot.right - plot.left)) * this.window;
+  }
+
+  /** The point of the series under the pointer, or null. */
   pointed() {
-    const { pen, plot, store } = this;
-    if (this.pointer === null || this.pointer < plot.left || this.pointer > plot.right) return null;
-    const at = store.time - ((plot.right - this.pointer) / (plot.right - plot.left)) * this.window;
-    const found = store.series.reduce((best, one) => (Math.abs(one[0] - at) < Math.abs(best[0] - at) ? one : best));
-    if (Math.abs(found[0] - at) > this.window / 20) return null;
-    pen.strokeStyle = this.colours.axis;
-    pen.beginPath();
-    pen.moveTo(this.x(found[0]), plot.top);
-    pen.lineTo(this.x(found[0]), plot.bottom);
-    pen.stroke();
-    return found;
-  }
-}
-
-class LatencyChart extends TimeChart {
-  constructor() {
-    super("latency", "Latency", [
-      ["rtt", "tunnel"],
-      ["connect", "connect"],
-      ["first", "first byte"],
-    ]);
-  }
-
-  paint() {
-    const { pen, plot, store, colours } = this;
-    const since = store.time - this.window;
-    const dots = this.flows.filter((flow) => flow.opened >= since);
-    const seen = store.series.map((point) => point[1]).filter((rtt) => rtt > 0);
-    const { connect, first_byte: first } = store.at;
-    for (const { row } of dots) {
-      if (row[connect] > 0) seen.push(row[connect]);
-      if (row[first] > 0) seen.push(row[first]);
-    }
-    if (!seen.length) return;
-    const [low, high] = decades(seen);
-    const y = (value) => plot.bottom - (Math.log10(value / low) / Math.log10(high / low)) * (plot.bottom - plot.top);
-    for (let tick = low; tick <= high * 1.001; tick *= 10) this.gridLine(y(tick), round(tick), tick === low);
-    pen.save();
-    pen.beginPath();
-    pen.rect(plot.left, plot.top - 4, plot.right - plot.left + 4, plot.bottom - plot.top + 8);
-    pen.clip();
-    this.dots(dots, y);
-    this.line(y);
-    pen.restore();
-    const found = this.pointed();
-    put(this.readout, found ? `${clock(found[0])}  ${duration(found[1])}` : "");
-  }
-
-  /**
-   * Connects are rings, first bytes are diamonds, so that they can be told apart without colour. Thousands of outlines
-   * would take a picture's time to draw, so each is stamped, once where several would cover each other.
-   */
-  dots(flows, y) {
-    const { pen, colours } = this;
-    const size = flows.length > 1500 ? 1.6 : 2.2;
-    const pictures = { connect: stamp(size, colours.connect, ring), first_byte: stamp(size, colours.first, diamond) };
-    pen.globalAlpha = flows.length > 1500 ? 0.4 : flows.length > 400 ? 0.55 : 0.85;
-    const grain = flows.length > 400 ? 2 : 1; // pixels
-    for (const [name, picture] of Object.entries(pictures)) {
-      const at = this.store.at[name];
-      const taken = new Set();
-      for (const flow of flows) {
-        const value = flow.row[at];
-        if (!(value > 0)) continue;
-        const px = Math.round(this.x(flow.opened) / grain);
-        const py = Math.round(y(value) / grain);
-        const place = px * 4096 + py;
-        if (taken.has(place)) continue;
-        taken.add(place);
-        pen.drawImage(picture.canvas, px * grain - picture.half, py * grain - picture.half, 2 * picture.half, 2 * picture.half);
-      }
-    }
-    pen.globalAlpha = 1;
-  }
-
-  /** The tunnel's round trip, its median with the greatest as a shade; broken where it was not known. */
-  line(y) {
-    const { pen, bins, colours } = this;
-    pen.strokeStyle = colours.rtt;
-    pen.lineWidth = PIXELS * 0.9;
-    pen.globalAlpha = 0.3;
-    pen.beginPath();
-    for (const bin of bins) {
-      if (!(bin.rtt > 0)) continue;
-      pen.moveTo(this.x(bin.at), y(bin.rtt));
-      pen.lineTo(this.x(bin.at), y(bin.most));
-    }
-    pen.stroke();
-    pen.globalAlpha = 1;
-    pen.lineWidth = 1.6;
-    pen.lineJoin = "round";
-    pen.beginPath();
-    let drawing = false;
-    for (const bin of bins) {
-      if (bin.rtt > 0) pen[drawing ? "lineTo" : "moveTo"](this.x(bin.at), y(bin.rtt));
-      drawing = bin.rtt > 0;
-    }
-    pen.stroke();
-  }
-
-  describe() {
-    const rtts = this.store.series.map((point) => point[1]).filter((rtt) => rtt >= 0);
-    const text = rtts.length ? `now ${duration(rtts.at(-1))}, at most ${duration(Math.max(...rtts))}` : "unknown";
-    attribute(this.canvas, "aria-label", `Round trip of the tunnel over time: ${text}`);
+    const at = this.pointedAt();
+    if (at === null) return null;
+    const found = this.store.series.reduce((best, one) => (Math.abs(one[0] - at) < Math.abs(best[0] - at) ? one : best));
+    return Math.abs(found[0] - at) > this.window / BINS ? null : found;
   }
 }
 
@@ -229,8 +166,6 @@ class ThroughputChart extends TimeChart {
     this.area("down", zero, above, colours.down);
     this.area("up", zero, below, colours.up);
     pen.restore();
-    const found = this.pointed();
-    put(this.readout, found ? `${clock(found[0])}  ↓ ${bytes(found[3])}/s  ↑ ${bytes(found[2])}/s` : "");
   }
 
   /** Draw the lines of one half, from `zero` to `edge`, and return how a value becomes a place in it. */
@@ -265,47 +200,16 @@ class ThroughputChart extends TimeChart {
     pen.stroke();
   }
 
-  describe() {
+  told() {
+    const found = this.pointed();
+    if (!found) return [];
+    return [[clock(found[0])], ["from the cluster", `${bytes(found[3])}/s`], ["to the cluster", `${bytes(found[2])}/s`]];
+  }
+
+  name() {
     const { up, down } = this.store.throughput();
-    attribute(this.canvas, "aria-label", `Throughput over time: now ${bytes(down)}/s from the cluster, ${bytes(up)}/s to it`);
+    return `Throughput over time: now ${bytes(down)}/s from the cluster, ${bytes(up)}/s to it`;
   }
-}
-
-const stamps = new Map();
-
-/** A small picture of a mark, kept for the next time. */
-function stamp(size, colour, outline) {
-  const ratio = window.devicePixelRatio || 1;
-  const key = `${outline.name} ${size} ${colour} ${ratio}`;
-  let made = stamps.get(key);
-  if (!made) {
-    const half = size + 1.5;
-    const canvas = h("canvas", { width: Math.ceil(2 * half * ratio), height: Math.ceil(2 * half * ratio) });
-    const pen = canvas.getContext("2d");
-    pen.scale(ratio, ratio);
-    pen.fillStyle = pen.strokeStyle = colour;
-    pen.beginPath();
-    outline(pen, half, size);
-    made = { canvas, half };
-    if (stamps.size > 50) stamps.clear(); // themes come and go
-    stamps.set(key, made);
-  }
-  return made;
-}
-
-function ring(pen, middle, size) {
-  pen.lineWidth = 1.2;
-  pen.arc(middle, middle, size, 0, 2 * Math.PI);
-  pen.stroke();
-}
-
-function diamond(pen, middle, size) {
-  const reach = size * 1.3;
-  pen.moveTo(middle, middle - reach);
-  pen.lineTo(middle + reach, middle);
-  pen.lineTo(middle, middle + reach);
-  pen.lineTo(middle - reach, middle);
-  pen.fill();
 }
 
 /** The series in bins of whole seconds: mean rates, the median and the greatest round trip (-1 if never known). */

@@ -16,18 +16,17 @@ const FIELDS = {
 };
 const EXACT = new Set(["cell", "pid", "port"]);
 
-/** Return a predicate on flows for what was typed; `-word` excludes. */
+/** Return a predicate on flows for what was typed; `-word` excludes. `ofServices`: it asks for nothing but the target. */
 function predicate(text) {
-  const tests = text
-    .toLowerCase()
-    .split(/\s+/)
-    .filter(Boolean)
-    .map((word) => {
-      const negated = word.length > 1 && word[0] === "-";
-      const test = wordTest(negated ? word.slice(1) : word);
-      return negated ? (flow) => !test(flow) : test;
-    });
-  return tests.length ? (flow) => tests.every((test) => test(flow)) : null;
+  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  if (!words.length) return null;
+  const tests = words.map((word) => {
+    const negated = word.length > 1 && word[0] === "-";
+    const test = wordTest(negated ? word.slice(1) : word);
+    return negated ? (flow) => !test(flow) : test;
+  });
+  const accept = (flow) => tests.every((test) => test(flow));
+  return Object.assign(accept, { ofServices: words.every((word) => /^-?service:/.test(word)) });
 }
 
 function wordTest(word) {

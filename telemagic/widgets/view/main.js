@@ -7,7 +7,7 @@ const ALIVE_EVERY = 20; // seconds between signs of life, without which the kern
 class Colours {
   constructor(root) {
     this.root = root;
-    this.probes = ["soft", "axis", "grid", "rtt", "connect", "first", "down", "up"].map((name) => [
+    this.probes = ["back", "soft", "axis", "grid", "rtt", "connect", "first", "down", "up"].map((name) => [
       name,
       h("i", { style: `color:var(--tmd-${name});display:none` }),
     ]);
@@ -21,6 +21,40 @@ class Colours {
   }
 }
 
+const texts = new WeakMap();
+
+/** What a message says, read once for all views of it. */
+function parsed(buffer) {
+  if (!texts.has(buffer)) texts.set(buffer, JSON.parse(new TextDecoder().decode(buffer)));
+  return texts.get(buffer);
+}
+
+/** Paints one part in each picture of the screen, of whatever view: with thousands of flows more would take too long. */
+class Frames {
+  constructor() {
+    this.waiting = [];
+    this.asked = false;
+  }
+
+  ask(part) {
+    this.waiting.push(part);
+    this.next();
+  }
+
+  next() {
+    if (this.asked || !this.waiting.length) return;
+    this.asked = true;
+    requestAnimationFrame(() => {
+      this.asked = false;
+      const part = this.waiting.shift();
+      this.next(); // whatever becomes of this one
+      part();
+    });
+  }
+}
+
+const frames = new Frames();
+
 /** One view of the dashboard. */
 class Board {
   constructor(model) {
@@ -28,12 +62,13 @@ class Board {
     this.store = new Store(model.get("columns"), model.get("rows"));
     this.selected = null;
     this.heard = performance.now();
-    const only = (target) => this.table.setFilter(`service:${target}`);
+    const show = (target) => this.table.setFilter(target ? `service:${target}` : "");
+    const only = (target) => show(this.table.box.value === `service:${target}` ? "" : target);
     this.banner = new Banner();
     this.header = new Header();
     this.tiles = new Tiles();
     this.chips = new Chips();
-    this.latency = new LatencyChart();
+    this.latency = new LatencyChart(show);
     this.throughput = new ThroughputChart();
     this.map = new ServiceMap(only);
     this.services = new ServiceLatency(only);
@@ -71,18 +106,20 @@ class Board {
       size.disconnect();
       theme.disconnect();
       clearInterval(ticking);
-      cancelAnimationFrame(this.frame);
       this.gone = true;
       this.say("gone");
     };
   }
 
+  /** Take a message; what it says a moment later, for all views hear it in one task of the browser. */
   hear(content, buffers) {
     if (content.kind !== "snapshot" && content.kind !== "change") return;
-    const data = JSON.parse(new TextDecoder().decode(buffers[0]));
-    this.store.apply(data, content.kind === "snapshot");
     this.heard = performance.now();
-    this.draw();
+    setTimeout(() => {
+      if (this.gone) return;
+      this.store.apply(parsed(buffers[0]), content.kind === "snapshot");
+      this.draw();
+    });
   }
 
   say(kind) {
@@ -122,21 +159,25 @@ class Board {
     this.draw();
   }
 
-  /** Draw soon: at most once for each picture of the screen, and not at all in a hidden tab. */
+  /** Draw soon, and not at all in a hidden tab; what comes meanwhile is drawn after that. */
   draw() {
     this.due = true;
-    if (!this.frame && !this.gone) this.schedule([() => this.paintWords(), () => this.paintCharts(), () => this.paintServices()]);
+    if (this.drawing || this.gone) return;
+    this.drawing = true;
+    frames.ask(() => {
+      this.due = false;
+      this.paint("paintWords");
+    });
+    for (const part of ["paintFlows", "paintCharts", "paintMap"]) frames.ask(() => this.paint(part));
+    frames.ask(() => {
+      this.drawing = false;
+      this.paint("paintServices");
+      if (this.due) this.draw();
+    });
   }
 
-  /** One part in each picture of the screen: with thousands of flows all of them at once would take too long for one. */
-  schedule([part, ...others]) {
-    if (others.length === 2) this.due = false;
-    this.frame = requestAnimationFrame(() => {
-      this.frame = 0;
-      part();
-      if (others.length) this.schedule(others);
-      else if (this.due) this.draw();
-    });
+  paint(part) {
+    if (!this.gone) this[part]();
   }
 
   paintWords() {
@@ -149,20 +190,26 @@ class Board {
     this.header.update(store, condition);
     this.tiles.update(store, this.all);
     this.chips.update(store);
-    this.table.update(store);
-    this.detail.update(store, this.selected);
+  }
+
+  paintFlows() {
+    this.table.update(this.store);
+    this.detail.update(this.store, this.selected);
   }
 
   paintCharts() {
     const colours = this.colours.read();
-    this.latency.update(this.store, colours, this.table.view);
+    this.latency.update(this.store, colours, this.all, this.table);
     this.throughput.update(this.store, colours);
   }
 
-  paintServices() {
+  paintMap() {
     this.panels.classList.toggle("tmd-crowd", this.all.length > ROOMY);
-    this.map.update(this.store, this.all);
-    this.services.update(this.store);
+    this.map.update(this.store, this.all, this.table.box.value);
+  }
+
+  paintServices() {
+    this.services.update(this.store, this.table.box.value);
     this.events.update(this.store);
   }
 }

@@ -16,7 +16,8 @@ class ServiceMap {
     this.nodes = new Map();
   }
 
-  update(store, services) {
+  /** `filter` tells which service is chosen. */
+  update(store, services, filter) {
     this.services = services;
     const shown = services.length <= SHOWN_SERVICES ? services : busiest(services, SHOWN_SERVICES);
     put(this.more, services.length > shown.length ? `the busiest ${shown.length} of ${services.length}` : "");
@@ -29,7 +30,10 @@ class ServiceMap {
       node.remove();
       this.nodes.delete(target);
     }
-    for (const one of shown) this.node(one, shown.length <= ROOMY);
+    for (const one of shown) {
+      this.node(one, shown.length <= ROOMY);
+      attribute(this.nodes.get(one.target), "aria-pressed", String(filter === `service:${one.target}`));
+    }
     this.arrange(shown);
   }
 

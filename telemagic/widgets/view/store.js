@@ -5,7 +5,7 @@ const EVENTS_KEPT = 500;
 const FAILED = new Set(["refused", "unreachable", "timed out", "reset", "failed"]);
 const FINE = new Set(["", "closed", "idle", "replaced"]);
 
-/** The word for a flow's state: TCP has eleven, people need four, and to know why one failed. */
+/** The word for a flow's state: TCP has eleven, people need four, and to know why one failed. As in farewell.py. */
 function kindOf(state, reason, connected) {
   if (state === "DIALING" || state === "SYN_RECEIVED") return "dialing";
   if (state === "ESTABLISHED" || state === "OPEN") return "open";
@@ -73,6 +73,7 @@ class Store {
     this.at = Object.fromEntries(columns.flows.map((name, index) => [name, index]));
     this.limit = limit;
     this.flows = new Map();
+    this.samples = new Samples();
     this.moving = new Set();
     this.status = {};
     this.cidrs = [];
@@ -121,6 +122,7 @@ class Store {
       if (known) known.update(row, seconds);
       const flow = known ?? new Flow(this, row);
       this.flows.set(id, flow);
+      this.samples.take(flow);
       if (!known && seconds > 0) {
         flow.up = row[this.at.bytes_up] / seconds;
         flow.down = row[this.at.bytes_down] / seconds;
@@ -131,6 +133,7 @@ class Store {
       }
     }
     this.before = null;
+    this.samples.prune(this.time);
     for (const flow of this.moving) {
       if (touched.has(flow)) continue;
       flow.slow();

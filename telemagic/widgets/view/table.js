@@ -128,6 +128,12 @@ class FlowTable {
     if (Math.floor(this.scroller.scrollTop / ROW) !== index) this.scroller.scrollTop = index * ROW + offset;
   }
 
+  /** What the flows shown tell of latencies; also those whose rows are gone, where the filter can be asked about them. */
+  samples() {
+    const { accept, store } = this;
+    return accept && !accept.ofServices ? this.view.map(sampleOf) : store.samples.matching(accept);
+  }
+
   // --- drawing ---------------------------------------------------------------------------------------------------
 
   /** Choose the columns that fit. */
