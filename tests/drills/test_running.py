@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from tests.drills import __main__ as command
-from tests.drills import elsewhere
+from tests.drills import conftest, elsewhere
 from tests.drills.running import Result
 from tests.drills.stage import FACTOR, Stage
 from tests.drills.table import DRILLS, markdown
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -46,6 +45,22 @@ def test_the_longest_part_of_a_promise_counts(monkeypatch: pytest.MonkeyPatch) -
         pass
     stage.begin(1.0)
     assert stage.seconds == 0.0
+
+
+def test_what_took_longer_is_told_at_the_end_of_the_tests(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(Path(conftest.__file__).read_text())
+    (tmp_path / "test_it.py").write_text(
+        f"def test_late(record_property):\n    record_property({conftest.LATE!r}, 'a drill: 6.0 s instead of 5 s')\n"
+        "def test_in_time():\n    pass\n"
+    )
+
+    def said(*words: str) -> str:
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+
+    assert "LATER THAN PROMISED" in said()
+    assert said().count("a drill: 6.0 s instead of 5 s") == 1
+    assert "LATER" not in said("-k", "in_time")
 
 
 def test_the_table_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
