@@ -35,6 +35,7 @@ COMMANDS: Final = (
     "ping",
     "disconnect",
     "doctor",
+    "fault",
     "install",
     "helper",
     "demo",
