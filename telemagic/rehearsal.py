@@ -56,12 +56,12 @@ def possible(connection: Connection) -> frozenset[str]:
 def warnings(connection: Connection) -> list[str]:
     """Say who else uses the connection, and will notice."""
     found = []
-    if others := surgery.kernels_at(connection.socket_path) - 1:
+    if (others := surgery.kernels_at(connection.socket_path) - 1) > 0:
         found.append(
             f"shared with {others} other kernel{'s' if others > 1 else ''}, whose flows feel it, too"
         )
     if connected_cell.is_running():
-        found.append("a %%tele cell runs by this connection, and ends by it")
+        found.append("a %%tele cell is under way, whose flows feel it, too")
     return found
 
 

@@ -150,7 +150,7 @@ def test_who_else_uses_the_connection_is_said(
             while not (lines := rehearsal.warnings(connection)) or not lines[0].startswith(expected):
                 assert time.monotonic() < until, lines
     monkeypatch.setattr(connected_cell, "_running", ["a cell"])
-    assert rehearsal.warnings(connection)[-1].startswith("a %%tele cell runs")
+    assert rehearsal.warnings(connection)[-1].startswith("a %%tele cell is under way")
 
 
 def test_the_command(connection: Connection, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,13 +50,28 @@ def test_nothing_is_connected_and_that_is_said(pod: Path, shell: Any, launcher: 
 
 
 @pytest.mark.parametrize(
-    "line", ["flows", "routes", "services", "pods", "status", "ping postgres:5432", "resolve postgres"]
+    "line",
+    [
+        "flows",
+        "routes",
+        "services",
+        "pods",
+        "status",
+        "ping postgres:5432",
+        "resolve postgres",
+        "fault data-plane-killed",
+    ],
 )
 def test_what_is_not_there_says_so(pod: Path, shell: Any, line: str) -> None:
     run(shell, "%tele connect;")
     with pytest.raises(NotConnected, match="runs inside the cluster, where nothing passes through") as caught:
         run(shell, f"%tele {line}")
     assert "services' names as they are" in caught.value.hint
+
+
+def test_the_faults_are_told_and_whether_they_are_possible_nobody_knows(pod: Path, shell: Any) -> None:
+    run(shell, "%tele connect;")
+    assert run(shell, "%tele fault").possible.isna().all()
 
 
 def test_what_only_a_real_connection_has(pod: Path) -> None:
