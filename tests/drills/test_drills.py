@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from telemagic.promises import BY_NAME
 from tests.demo.clusters import private_runtime, start
 from tests.drills.conftest import LATE
 from tests.drills.running import Runner
@@ -61,6 +62,14 @@ def test_each_process_is_killed_at_each_phase() -> None:
     killed = {(drill.fault, drill.phase) for drill in HERE if drill.fault.startswith("kill")}
     for who in ("-9 kernel", "-9 data plane", "-9 netd", "-9 sweeper", "-9 manager", "API server"):
         assert {phase for fault, phase in killed if fault == f"kill {who}"} == set(PHASES), who
+
+
+def test_each_promise_of_the_command_is_drilled() -> None:
+    by_hand = [drill for drill in HERE if drill.by_hand]
+    assert sorted(drill.by_hand for drill in by_hand) == sorted(BY_NAME)
+    for drill in by_hand:
+        promise = BY_NAME[drill.by_hand]
+        assert (drill.phase, drill.sees, drill.within) == ("run", promise.sees, promise.within)
 
 
 def test_names_are_unique_and_promises_are_whole() -> None:
