@@ -190,6 +190,7 @@ _SOURCES: Final[dict[str, Callable[[_Place, str, float], Iterable[Choice]]]] = {
     "manager_namespace": _Place._namespaces,
     "service": _Place._services,
     "target": _Place._targets,
+    "fault service": _Place._targets,
     "resolve name": _Place._services,
     "topic": _Place._commands,
     "flows sort": _Place._columns,

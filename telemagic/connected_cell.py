@@ -49,6 +49,14 @@ def transform(lines: list[str]) -> list[str]:
     return [first, *body]
 
 
+_running: list[ConnectedCell] = []  # those under way; a cell may run another
+
+
+def is_running() -> bool:
+    """Whether such a cell is under way."""
+    return bool(_running)
+
+
 class ConnectedCell:
     """One such cell, from its first line on."""
 
@@ -80,6 +88,7 @@ class ConnectedCell:
         self._event = "post_run_cell" if self._cell is not None else "post_execute"
         self._callback = self._ended if self._cell is not None else self._end
         self._shell.events.register(self._event, self._callback)
+        _running.append(self)
 
     def _ended(self, result: Any) -> None:  # noqa: ANN401  # IPython is untyped
         assert self._cell is not None  # noqa: S101  # see begin
@@ -88,6 +97,7 @@ class ConnectedCell:
 
     def _end(self) -> None:
         self._shell.events.unregister(self._event, self._callback)
+        _running.remove(self)
         assert self._connection is not None  # noqa: S101  # begin made it
         report = self._report(self._connection)
         if self._ours and session().connection is self._connection:

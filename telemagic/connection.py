@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from telemagic.connecting import Target
     from telemagic.control import ControlClient
     from telemagic.loop import LoopThread
+    from telemagic.outcome import Rehearsal
     from telemagic.widgets.dashboard import Dashboard
 
 M = TypeVar("M", bound=messages.Message)
@@ -129,6 +130,44 @@ class Connection(Tables):
         from telemagic.widgets import show  # late: json and cards only; widgets when there is a kernel
 
         return show.dashboard(self, hz=hz, rows=rows, height=height, static=static)
+
+    def faults(self) -> frozenset[str]:
+        """Return the names of what :meth:`fault` can break here."""
+        from telemagic import rehearsal  # late: rarely needed
+
+        return rehearsal.possible(self)
+
+    def fault(
+        self,
+        name: str,
+        *,
+        service: str = "",
+        force: bool = False,
+        say: Callable[[list[str]], object] = lambda _: None,
+    ) -> Rehearsal:
+        """Break something on purpose, mend it, and return what came of what is promised then.
+
+        Parameters
+        ----------
+        name
+            What: `telemagic.promises` has the table, :meth:`faults` what is possible here.
+        service
+            One to which a connection is opened before, to see how it ends; `postgres.shop:5432`.
+        force
+            Also where it is production.
+        say
+            Told before what is about to happen.
+
+        Raises
+        ------
+        UsageError
+            There is no such fault or service, not here, or not without `force`.
+        """
+        from telemagic import rehearsal  # late, as above
+
+        goal = self._directory().goal(service) if service else None
+        place = (str(goal.address), goal.port) if goal is not None else None
+        return rehearsal.rehearse(self, name, place, force=force, say=say)
 
     def was_asked(self, name: str) -> bool:
         """Whether telemagic's resolver was asked for a name lately."""

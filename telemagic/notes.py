@@ -1,4 +1,4 @@
-"""Notices of a table, shown beside it: a DataFrame's own display has no place for them."""
+"""What is said beside a result: notices of a table, whose own display has no place for them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ if TYPE_CHECKING:
 
 
 def shown(frame: pd.DataFrame, *, wide: bool = False) -> pd.DataFrame:
-    """Show the table's notices, in a notebook as a card, elsewhere on standard error; return the table.
+    """Show the table's notices; return the table. `wide`: so that it will show all of its columns."""
+    say(frame.attrs["telemagic"]["notices"])
+    return showing.wide(frame) if wide else frame
 
-    `wide`: so that it will show all of its columns.
-    """
-    notices: list[str] = frame.attrs["telemagic"]["notices"]
-    if notices and live.current_shell() is None:
-        for line in notices:
+
+def say(lines: list[str]) -> None:
+    """Show lines, in a notebook as a card, elsewhere on standard error."""
+    if lines and live.current_shell() is None:
+        for line in lines:
             sys.stderr.write(f"note: {cards.printable(line)}\n")
-    elif notices:
+    elif lines:
         from IPython.display import display
 
-        display(cards.notes(notices))
-    return showing.wide(frame) if wide else frame
+        display(cards.notes(lines))

@@ -36,6 +36,7 @@ COMMANDS: Final = (
     "ping",
     "disconnect",
     "doctor",
+    "fault",
     "install",
     "helper",
     "demo",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tests.drills.stage import PATIENCE, Stage, kill, one_line, timed
+from tests.drills.stage import PATIENCE, Stage, kill, one_line
 from tests.e2e.inside import wait_until
 
 if TYPE_CHECKING:
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from tests.drills.table import Drill
 
 
-def reach(stage: Stage, phase: str) -> None:
-    """Bring the connection to a phase, so that the data plane stands still at its beginning (or runs)."""
+def reach(stage: Stage, phase: str, *, hanging: bool = True) -> None:
+    """Bring the connection to a phase, so that the data plane stands still at its beginning (or runs, with an open flow)."""
     stage.connect(phase)
-    if phase == "run":
+    if phase == "run" and hanging:
         stage.kernel.start("hang()")
         assert stage.kernel.line() == "open"
     if phase == "disconnect":
@@ -30,44 +30,44 @@ def reach(stage: Stage, phase: str) -> None:
 def of_the_kernel(drill: Drill, stage: Stage) -> None:
     """Everything goes with it."""
     reach(stage, drill.phase)
-    kill("kernel", stage)
-    stage.go_on()
-    stage.clean(drill.within)
+    with stage.promised():
+        kill(drill.fault.removeprefix("kill -9 "), stage)
+        stage.go_on()
+        stage.clean(drill.within)
 
 
 def of_a_helper(drill: Drill, stage: Stage) -> None:
     """The user is told, nothing is left, and the next drill's connect shows that it works again."""
     reach(stage, drill.phase)
-    with timed(drill.within):
+    with stage.promised():
         kill(drill.fault.removeprefix("kill -9 "), stage)
         stage.go_on()
         answer = stage.kernel.answer(PATIENCE)
-    if drill.phase == "run":
-        assert answer.value not in (None, "b'x'"), answer
-        stage.check_lost()
-    elif drill.phase == "disconnect":
-        assert answer.error in ("", "HelperLost"), answer
-    elif answer.value == "'connected'" and (drill.fault, drill.phase) == ("kill -9 netd", "ready"):
-        stage.check_lost()
-    else:
-        answer.check_error("HelperLost")
-    stage.clean(drill.within)
+        if drill.phase == "run":
+            assert answer.value not in (None, "b'x'"), answer
+            stage.check_lost()
+        elif drill.phase == "disconnect":
+            assert answer.error in ("", "HelperLost"), answer
+        elif answer.value == "'connected'" and (drill.fault, drill.phase) == ("kill -9 netd", "ready"):
+            stage.check_lost()
+        else:
+            answer.check_error("HelperLost")
+        stage.clean(drill.within)
 
 
 def of_a_watcher(drill: Drill, stage: Stage) -> None:
     """Nobody needs it while all others live."""
-    reach(stage, drill.phase)
-    kill(drill.fault.removeprefix("kill -9 "), stage)
-    if drill.phase == "run":
-        assert stage.kernel.process.poll() is None
-        stage.close()  # the call that hangs goes with its kernel
-    elif drill.phase == "disconnect":
+    reach(stage, drill.phase, hanging=False)
+    with stage.promised():
+        kill(drill.fault.removeprefix("kill -9 "), stage)
         stage.go_on()
-        assert stage.kernel.answer(PATIENCE).error == ""
-    else:
-        stage.go_on()
-        stage.connected()
-        stage.works()
+        if drill.phase == "disconnect":
+            assert stage.kernel.answer(PATIENCE).error == ""
+        elif drill.phase != "run":
+            stage.connected()
+        if drill.phase != "disconnect":
+            stage.works()
+    if drill.phase != "disconnect":
         stage.disconnect()
     stage.clean(drill.within)
 
@@ -75,23 +75,23 @@ def of_a_watcher(drill: Drill, stage: Stage) -> None:
 def of_the_far_side(drill: Drill, stage: Stage, demo: Demo) -> None:
     """Connecting succeeds all the same, or says why not; a connection comes back; a disconnect needs nobody there."""
     reach(stage, drill.phase)
-    with timed(drill.within):
+    with stage.promised():
         if "API" in drill.fault:
             demo.fault("api-stop", seconds=1.0)
         else:
             kill("manager", stage)
         stage.go_on()
         answer = stage.kernel.answer(PATIENCE)
-    if drill.phase == "disconnect":
-        assert answer.error == "", answer
-    elif drill.phase == "run":
-        assert answer.value == "'ConnectionResetError'", answer
-        stage.works(drill.within)
-        stage.disconnect()
-    elif answer.error:
-        one_line(answer)
-    else:
-        stage.works(drill.within)
+        if drill.phase == "disconnect":
+            assert answer.error == "", answer
+        elif drill.phase == "run":
+            assert answer.value == "'ConnectionResetError'", answer
+            stage.works(drill.within)
+        elif answer.error:
+            one_line(answer)
+        else:
+            stage.works(drill.within)
+    if not answer.error and drill.phase != "disconnect":
         stage.disconnect()
     stage.clean(drill.within)
     if "API" in drill.fault:

@@ -1,7 +1,7 @@
 """The data plane, made to stop itself (SIGSTOP) at the start of one phase, so that a drill meets it exactly there.
 
 Run as `python -P paused.py telehelper.datapath OPTIONS…`: the word makes it known as a data plane. TELEMAGIC_DRILL_PHASE names
-the phase. SIGUSR1 sets its wall clock a day ahead, and the next one back.
+the phase.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ import contextlib
 import os
 import signal
 import sys
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from telehelper.datapath import main, phases, service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-DAY = 86_400.0
 
 
 def stop_at(phase: str) -> None:
@@ -41,18 +38,6 @@ def stop_at(phase: str) -> None:
     service.DataPlane._close = closing  # type: ignore[method-assign]
 
 
-def jump_on_signal() -> None:
-    """Have SIGUSR1 change what the wall clock says."""
-    real, offset = time.time, [0.0]
-    time.time = lambda: real() + offset[0]
-
-    def jump(*_: Any) -> None:
-        offset[0] = 0.0 if offset[0] else DAY
-
-    signal.signal(signal.SIGUSR1, jump)
-
-
 if __name__ == "__main__":
     stop_at(os.environ.get("TELEMAGIC_DRILL_PHASE", ""))
-    jump_on_signal()
     sys.exit(main.main(sys.argv[2:]))

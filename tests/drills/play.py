@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import traceback
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import SkipTest
 
-from tests.drills import carriers, faults, kills
+from tests.drills import carriers, clocks, faults, kills
 from tests.drills.stage import Stage, own_runtime, say
 from tests.drills.table import DRILLS
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 def body_of(drill: Drill, demo: Demo) -> Callable[[Drill, Stage], None]:
     """Return what plays a drill."""
-    if drill.fault in carriers.FAULTS:
+    if drill.fault in carriers.WITH_DEMO:
+        return partial(carriers.WITH_DEMO[drill.fault], demo=demo)
+    if drill.group == "carriers" and drill.by_hand:
         return partial(carriers.of_the_demo, demo=demo)
     match drill.group:
         case "kernel":
@@ -34,7 +36,7 @@ def body_of(drill: Drill, demo: Demo) -> Callable[[Drill, Stage], None]:
             return kills.of_a_watcher
         case "manager" | "API server":
             return partial(kills.of_the_far_side, demo=demo)
-    return {**faults.BODIES, **carriers.BODIES}[drill.fault]
+    return {**faults.BODIES, **carriers.BODIES, **clocks.BODIES}[drill.fault]
 
 
 def mend(demo: Demo) -> None:
@@ -51,12 +53,17 @@ def play(names: list[str]) -> None:
     with client.find(name) as demo, own_runtime():
         stage = Stage()
         for drill in (each for each in DRILLS if each.name in names):
-            began, failure = time.monotonic(), ""
+            failure = lacking = ""
+            stage.begin(drill.within)
             try:
                 body_of(drill, demo)(drill, stage)
+                assert stage.seconds, "nothing was measured"
+            except SkipTest as reason:
+                lacking = str(reason)
             except (Exception, KeyboardInterrupt):
                 failure = traceback.format_exc()
                 stage.close()
                 mend(demo)
-            say(json.dumps({"name": drill.name, "seconds": time.monotonic() - began, "failure": failure}))
+            row = {"seconds": stage.seconds, "within": drill.within, "failure": failure, "lacking": lacking}
+            say(json.dumps({"name": drill.name, **row}))
         stage.close()

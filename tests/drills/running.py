@@ -16,7 +16,7 @@ from tests.drills.table import DRILLS, GROUPS
 if TYPE_CHECKING:
     from telemagic.demo.client import Demo
 
-AT_ONCE: Final = 3  # sandboxes; most of a drill is waiting
+AT_ONCE: Final = 3  # sandboxes, unless told otherwise; most of a drill is waiting
 TIMEOUT: Final = 900.0  # seconds for a group; on an idle machine the longest takes 40
 SHARED: Final = {
     "kernel",
@@ -29,23 +29,40 @@ SHARED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a drill came to; `failure` is a traceback."""
+    """What a drill came to.
+
+    `seconds` is how long the promise took, and `within` how long it may; `failure` is a traceback; `lacking` is what this
+    machine lacks for it.
+    """
 
     seconds: float
-    failure: str
+    within: float
+    failure: str = ""
+    lacking: str = ""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it was kept, and took longer than promised."""
+        return not self.failure and self.seconds > self.within
 
     @property
     def word(self) -> str:
         """For the table."""
-        return "failed" if self.failure else f"kept, {self.seconds:.1f} s"
+        if self.failure or self.lacking:
+            return "failed" if self.failure else "not run"
+        return f"{'late' if self.is_late else 'kept'}, {_digits(self.seconds)} s"
+
+
+def _digits(seconds: float) -> str:
+    return f"{seconds:.1f}" if seconds >= 1 else f"{seconds:.2f}"
 
 
 class Runner:
-    """Starts all groups at once, and gives each drill's result when it is there."""
+    """Starts all groups, so many at once, and gives each drill's result when it is there."""
 
-    def __init__(self, cluster: Demo, names: set[str]) -> None:
+    def __init__(self, cluster: Demo, names: set[str], at_once: int = AT_ONCE) -> None:
         self._cluster = cluster
-        self._pool = ThreadPoolExecutor(AT_ONCE)
+        self._pool = ThreadPoolExecutor(at_once)
         self._groups: dict[str, Future[dict[str, Result]]] = {}
         for group in sorted(GROUPS, key=lambda group: group in SHARED):  # the long ones first
             wanted = [drill.name for drill in DRILLS if drill.group == group and drill.name in names]
@@ -60,11 +77,9 @@ class Runner:
             with start(owned=True, name=f"drill-{group.split()[0].lower()}") as own:
                 said = _run(command, own)
         rows = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-        done = {row["name"]: Result(row["seconds"], row["failure"]) for row in rows}
-        return {
-            name: done.get(name, Result(0.0, f"not reached; the last words were\n{said[-2000:]}"))
-            for name in names
-        }
+        done = {row.pop("name"): Result(**row) for row in rows}
+        missing = Result(0.0, 0.0, f"not reached; the last words were\n{said[-2000:]}")
+        return {name: done.get(name, missing) for name in names}
 
     def of(self, name: str, group: str) -> Result:
         """Wait for a drill."""

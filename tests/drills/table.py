@@ -1,6 +1,6 @@
 """The drills: what is broken, when, and what is promised then. The tests and docs/drills.md are made from this.
 
-A promise is what a person notices (`sees`), after how many seconds at most (`within`, on a machine that has nothing else to
+What `%tele fault` can do as well has its promise in telemagic/promises.py. A promise is what a person notices (`sees`), after how many seconds at most (`within`, on a machine that has nothing else to
 do), and what is left of ours on the machine (`remains`).
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from telemagic.promises import BY_NAME
+
 PHASES: Final = ("elevate", "TUN", "tunnel", "CIDRs", "routes", "DNS", "ready", "run", "disconnect")
 UP: Final = PHASES[:7]  # while connecting
 NOTHING: Final = "nothing"
@@ -16,7 +18,11 @@ NOTHING: Final = "nothing"
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """One drill. ``covered_by``: it is a test elsewhere, which is named there and not run again here."""
+    """One drill.
+
+    ``covered_by``: it is a test elsewhere, which is named there and not run again here. ``by_hand``: `%tele fault` does it,
+    too, by this name.
+    """
 
     fault: str
     phase: str
@@ -25,11 +31,18 @@ class Drill:
     remains: str = NOTHING
     group: str = "faults"
     covered_by: str = ""
+    by_hand: str = ""
 
     @property
     def name(self) -> str:
         """What it is called in tests."""
         return f"{self.fault} @ {self.phase}"
+
+
+def _ours(fault: str, name: str, group: str) -> Drill:
+    """Make a drill of a promise of the product's own."""
+    promise = BY_NAME[name]
+    return Drill(fault, "run", promise.sees, promise.within, promise.remains, group, by_hand=name)
 
 
 # Nothing more is asked of netd then: connecting may be over before its end is noticed.
@@ -40,13 +53,24 @@ def _kills() -> list[Drill]:
     """Make a drill of each process and each phase."""
     found = []
     for phase in PHASES:
+        if phase == "run":
+            found += [
+                _ours("kill -9 data plane", "data-plane-killed", "data plane"),
+                _ours("kill -9 manager", "manager-killed", "manager"),
+                _ours("kill API server", "api-stop", "API server"),
+            ]
+        else:
+            found += [
+                Drill("kill -9 data plane", phase, _loss(phase), 5.0, group="data plane"),
+                Drill(
+                    "kill -9 manager", phase, _far_loss(phase, "the pod's new process"), 20.0, group="manager"
+                ),
+                Drill("kill API server", phase, _far_loss(phase, "the API server"), 20.0, group="API server"),
+            ]
         found += [
             Drill("kill -9 kernel", phase, "the kernel is gone", 5.0, group="kernel"),
-            Drill("kill -9 data plane", phase, _loss(phase), 5.0, group="data plane"),
             Drill("kill -9 netd", phase, _LATE if phase == "ready" else _loss(phase), 5.0, group="netd"),
             Drill("kill -9 sweeper", phase, "no difference", 10.0, group="sweeper"),
-            Drill("kill -9 manager", phase, _far_loss(phase, "the pod's new process"), 20.0, group="manager"),
-            Drill("kill API server", phase, _far_loss(phase, "the API server"), 20.0, group="API server"),
         ]
         if phase not in UP or phase == "ready":  # it is there from the resolver's change on
             found.append(Drill("kill -9 guardian", phase, "no difference", 10.0, group="sweeper"))
@@ -55,15 +79,13 @@ def _kills() -> list[Drill]:
 
 def _loss(phase: str) -> str:
     if phase == "run":
-        return "the open connection ends with an error; the next command says HelperLost or NotConnected; connecting works again"
+        return BY_NAME["data-plane-killed"].sees
     if phase == "disconnect":
         return "disconnect returns, or says HelperLost; connecting works again"
     return "connect fails with HelperLost, in one line with a hint; connecting works again"
 
 
 def _far_loss(phase: str, what: str) -> str:
-    if phase == "run":
-        return f"the open connection is reset; once {what} is there all works again without a command"
     if phase == "disconnect":
         return "no difference"
     return f"connect succeeds by {what}, or fails with one line and a hint; never a hang"
@@ -75,21 +97,35 @@ def _elsewhere(fault: str, phase: str, sees: str, within: float, test: str, rema
 
 _LIFE: Final = "tests/e2e/test_lifetime.py::"
 _BACK: Final = "tests/e2e/test_reconnect.py::"
+_SAID: Final = (
+    "state reconnecting, and status says that it is the {}; connected again once there is a new one"
+)
 _ALONG: Final = "connected; goes on when it has passed"
 
 DRILLS: Final = (
     *_kills(),
+    Drill("kill -9 kernel and data plane", "run", "the kernel is gone", 5.0, group="kernel"),
+    Drill("kill -9 kernel and netd", "run", "the kernel is gone", 5.0, group="kernel"),
     # --- stopped
-    Drill("SIGSTOP data plane", "run", "a command fails with HelperLost after its patience; after SIGCONT it works", 15.0),
-    Drill("SIGSTOP manager", "run", "the open connection is reset, state reconnecting; after SIGCONT connected again", 30.0, group="manager"),
+    _ours("SIGSTOP data plane", "data-plane-frozen", "faults"),
+    _ours("SIGSTOP manager", "manager-frozen", "manager"),
     Drill("SIGSTOP netd", "disconnect", "disconnect returns; netd undoes as soon as it goes on", 25.0),
+    Drill("suspended: SIGSTOP of everything of ours", "run", "after SIGCONT the open connection is reset; connected again by itself", 10.0, "the connection", group="carriers"),
     # --- the way to the cluster
-    Drill("carriers cut", "run", "the open connection is reset; reconnected by itself", 10.0, group="carriers"),
-    Drill("carriers frozen", "run", "the open connection is reset, state reconnecting; connected again when it is over", 10.0, group="carriers"),
-    Drill("carriers at 1 KB/s", "run", "answers come, slowly and right; the connection is not given up", 30.0, group="carriers"),
-    Drill("carriers one byte at a time", "run", "answers come, right", 15.0, group="carriers"),
-    Drill("carriers corrupted", "run", "TLS finds it: the open connection is reset; reconnected by itself", 20.0, group="carriers"),
-    Drill("carriers corrupted by the API server", "run", "the tunnel finds it: the open connection is reset, state reconnecting; connected again when it is over", 20.0, group="carriers"),
+    _ours("carriers cut", "carriers-cut", "carriers"),
+    _ours("carriers frozen", "carriers-frozen", "carriers"),
+    _ours("carriers at 1 KB/s", "carriers-slow", "carriers"),
+    _ours("carriers one byte at a time", "carriers-dribble", "carriers"),
+    Drill("carriers corrupted", "run", "TLS finds it: the open connection is reset; reconnected by itself", 20.0, "the connection", group="carriers"),
+    _ours("carriers corrupted by the API server", "carriers-corrupt", "carriers"),
+    _ours("pod of the manager deleted", "pod-deleted", "carriers"),
+    _ours("a login portal instead of the API server", "api-html", "carriers"),
+    _ours("answers of the API server truncated", "api-truncated", "carriers"),
+    _ours("WebSockets refused", "websocket-refused", "carriers"),
+    _ours("token expires", "token-expired", "carriers"),
+    _ours("right to forward ports taken away", "forbid", "carriers"),
+    Drill("token expires, then carriers are cut", "run", _SAID.format("token"), 20.0, "the connection", group="carriers"),
+    Drill("API server's certificate expires, then carriers are cut", "run", _SAID.format("certificate"), 20.0, "the connection", group="carriers"),
     # --- the machine
     Drill("TUN deleted by hand", "run", "the next command says that the device failed; connecting works again", 10.0),
     Drill("link set down by hand", "run", "the next command says that the device failed; connecting works again", 10.0),
@@ -104,8 +140,6 @@ DRILLS: Final = (
     Drill("HOME read-only and full", "elevate", "connects", 10.0),
     Drill("sudo hangs", "elevate", "connect fails within its timeout, in one line with a hint", 15.0),
     # --- tests of their own
-    _elsewhere("kill -9 kernel and data plane", "run", "the kernel is gone", 5.0, f"{_LIFE}test_killed_kernel_and_datapath"),
-    _elsewhere("kill -9 kernel and netd", "run", "the kernel is gone", 5.0, f"{_LIFE}test_killed_kernel_and_netd"),
     _elsewhere("kill -9 everything", "run", "the next connect works, and repairs resolv.conf", 5.0,
                f"{_LIFE}test_everything_killed_is_repaired_by_the_next_connect", "resolv.conf, until the next connect"),
     _elsewhere("kill -9 kernel with its demo cluster", "run", "the kernel is gone", 5.0, f"{_LIFE}test_killed_kernel_takes_its_demo_cluster_along"),
@@ -113,7 +147,8 @@ DRILLS: Final = (
     _elsewhere("fork in a cell", "run", "the child is not connected; its end disturbs nothing", 5.0, f"{_LIFE}test_a_forked_child_is_not_connected_and_its_end_disturbs_nothing"),
     _elsewhere("Interrupt", "elevate", "KeyboardInterrupt at once; nothing begun is left", 2.0, f"{_LIFE}test_interrupted_while_connecting"),
     _elsewhere("API server restarts", "run", "reset, reconnecting, connected again", 10.0, f"{_BACK}test_the_way_to_the_cluster_breaks_and_heals"),
-    _elsewhere("pod of the manager deleted", "run", "reset, connected again by another pod", 10.0, f"{_BACK}test_the_manager_is_killed_and_replaced"),
+    _elsewhere("password typed later than sudo's passwd_timeout", "elevate", "connects: sudo waits for whom it asks by a program, and so do we", 10.0, "tests/netd_sudo/test_sudo.py::test_a_password_later_than_sudos_timeout"),
+    _elsewhere("sudo's prompt is over before a password is typed", "elevate", "SudoDenied, in one line with a hint", 5.0, "tests/netd_sudo/test_sudo.py::test_a_prompt_that_sudo_gives_up"),
     _elsewhere("sudo refuses the password, or it is cancelled", "elevate", "SudoDenied, in one line with a hint", 5.0, "tests/netd_sudo/test_sudo.py::test_sudo_with_a_password"),
 )  # fmt: skip
 GROUPS: Final = tuple(dict.fromkeys(drill.group for drill in DRILLS if not drill.covered_by))
@@ -127,16 +162,20 @@ def markdown(results: dict[str, str]) -> str:
         "Made by `python -m tests.drills` from `tests/drills/table.py`: what is broken and when, what is promised, and what",
         "the last run of all of them came to. *Within* is for a machine that has nothing else to do. *Remains*: what of",
         "ours is left on the machine when it is over (links, addresses, routes, rules, resolv.conf, processes, files). The",
-        "seconds of a result are those of the whole drill, with connecting before and looking at the machine after. To try",
-        "by hand: `telemagic demo break carriers-frozen`, and `clear`; `telemagic help demo` has all names.",
+        "seconds of a result are those from the fault to what the user sees, with what has to be gone by then; where a fault",
+        "ends and all has to work again, the longer of the two. *Late*: it took longer than promised. What is a test of its",
+        "own is kept or not, without seconds. *By hand*: the name for `%tele fault` (`telemagic fault`), which does it to your",
+        "own connection. A manager that is killed again soon after its start waits longer before the next one, as in a real",
+        "cluster.",
         "",
-        "| fault | phase | the user sees | within | remains | result |",
-        "|---|---|---|--:|---|---|",
+        "| fault | phase | the user sees | within | remains | by hand | result |",
+        "|---|---|---|--:|---|---|---|",
     ]
     for drill in DRILLS:
         where = drill.covered_by.rpartition("::")[2]
-        result = f"`{where}`" if where else results.get(drill.name, "not run")
+        result = results.get(drill.name, "not run") + (f", `{where}`" if where else "")
+        by_hand = f"`{drill.by_hand}`" if drill.by_hand else ""
         lines.append(
-            f"| {drill.fault} | {drill.phase} | {drill.sees} | {drill.within:g} s | {drill.remains} | {result} |"
+            f"| {drill.fault} | {drill.phase} | {drill.sees} | {drill.within:g} s | {drill.remains} | {by_hand} | {result} |"
         )
     return "\n".join(lines) + "\n"

@@ -77,26 +77,6 @@ def check_works(kernel: Kernel) -> None:
 
 
 @inside()
-def test_killed_kernel_and_datapath() -> None:
-    untouched = Untouched()
-    with Kernel() as kernel:
-        kernel.connect()
-        kill(kernel.pid, pid_of("datapath"))
-        kernel.process.wait()
-        untouched.check()
-
-
-@inside()
-def test_killed_kernel_and_netd() -> None:
-    untouched = Untouched()
-    with Kernel() as kernel:
-        kernel.connect()
-        kill(kernel.pid, pid_of("netd"))
-        kernel.process.wait()
-        untouched.check()
-
-
-@inside()
 def test_everything_killed_is_repaired_by_the_next_connect() -> None:
     untouched = Untouched()
     with Kernel() as kernel:

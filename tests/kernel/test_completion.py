@@ -73,6 +73,8 @@ def texts(line: str) -> list[str] | None:
         ("%tele connect -n s", ["shop"]),
         ("%tele services --namespace kube", ["kube-system"]),
         ("%tele ping pos", ["postgres.shop"]),
+        ("%tele fault data", ["data-plane-killed", "data-plane-frozen"]),
+        ("%tele fault data-plane-killed --service pos", ["postgres.shop"]),
         ("%tele ping --count 3 pos", ["postgres.shop"]),
         ("%tele ping catalog.shop:", ["catalog.shop:8000", "catalog.shop:http", "catalog.shop:9000"]),
         ("%tele ping catalog:h", ["catalog:http"]),

@@ -117,6 +117,15 @@ def test_keep(session: Session, shell: Any) -> None:
     assert session.connection.context == "staging"
 
 
+def test_whether_one_is_under_way(session: Session, shell: Any) -> None:
+    asked = "from telemagic import connected_cell\nconnected_cell.is_running()"
+    assert run(shell, f"%%tele\n{asked}") is True
+    assert run(shell, asked) is False
+    with pytest.raises(ZeroDivisionError):
+        run(shell, "%%tele\n1 / 0")
+    assert run(shell, asked) is False
+
+
 def test_the_report_can_be_kept(session: Session, shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
     run(shell, "%%tele -o report\n1;")
     assert "Cell [" not in capsys.readouterr().out

@@ -61,13 +61,28 @@ def test_a_kernel_shows_its_card_and_no_error(
 
 
 @pytest.mark.parametrize(
-    "line", ["flows", "routes", "services", "pods", "status", "ping postgres:5432", "resolve postgres"]
+    "line",
+    [
+        "flows",
+        "routes",
+        "services",
+        "pods",
+        "status",
+        "ping postgres:5432",
+        "resolve postgres",
+        "fault data-plane-killed",
+    ],
 )
 def test_what_is_not_there_says_so(pod: Path, shell: Any, line: str) -> None:
     run(shell, "%tele connect;")
     with pytest.raises(NotConnected, match="runs inside the cluster, where nothing passes through") as caught:
         run(shell, f"%tele {line}")
     assert "services' names as they are" in caught.value.hint
+
+
+def test_the_faults_are_told_and_whether_they_are_possible_nobody_knows(pod: Path, shell: Any) -> None:
+    run(shell, "%tele connect;")
+    assert run(shell, "%tele fault").possible.isna().all()
 
 
 def test_what_only_a_real_connection_has(pod: Path) -> None:

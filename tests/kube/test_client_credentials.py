@@ -104,7 +104,7 @@ def test_credentials_that_stay_refused_are_not_renewed_at_each_try(
         api.reconnect()  # the network has changed: perhaps that was why
         await failure_of(api.get(PODS), CredentialsRefused)
         assert renewals.count == 2
-        monkeypatch.setattr(client_module, "RENEWAL_PAUSE", 0.0)
+        monkeypatch.setattr(client_module, "READING_PAUSE", 0.0)
         api.reconnect()
         await failure_of(api.portforward("shop", "web", 80), CredentialsRefused)
         assert await api.get(PODS) == {}

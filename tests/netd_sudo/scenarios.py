@@ -186,6 +186,59 @@ async def cancelled_by_nobody_there() -> None:
     assert str(error) == "cancelled at the password prompt"
 
 
+async def later_than_sudos_timeout() -> None:
+    """With `passwd_timeout` of a second: it is for whom sudo asks itself, not for a program that asks for it."""
+
+    class Slow(User):
+        async def ask(self, prompt: str) -> str | None:
+            await asyncio.sleep(3.0)
+            return await super().ask(prompt)
+
+    user = Slow(RIGHT)
+    both, _ = await start(user.ask)
+    assert both.how == "sudo, with a password"
+    assert len(user.prompts) == 1
+    os.kill(both.datapath_pid, signal.SIGTERM)
+    await until(lambda: not Path(f"/proc/{both.netd_pid}").exists(), "sudo is gone and reaped")
+    (RUNTIME / "x.sock").unlink()
+    await nothing_left()
+
+
+async def given_up_by_sudo() -> None:
+    """While nobody types, the program that asks is ended, which is all that can time a prompt out."""
+    began: list[float] = []
+
+    class Absent(User):
+        async def ask(self, prompt: str) -> str | None:
+            (pid,) = await asyncio.to_thread(askpasses)
+            began.append(time.monotonic())
+            os.kill(pid, signal.SIGKILL)
+            await asyncio.Event().wait()
+            return None
+
+    try:
+        await launch.start(RUNTIME / "x.sock", ask=Absent().ask, on_phase=lambda *_: None, datapath=STUB)
+    except SudoDenied as error:
+        assert time.monotonic() - began[0] < BOUND
+        assert error.message == "sudo refused: sudo: a password is required", error  # noqa: PT017
+        assert "\n" not in error.message + error.hint  # noqa: PT017
+        assert error.hint  # noqa: PT017
+        await nothing_left()
+    else:
+        raise AssertionError("it was not refused")
+
+
+def askpasses() -> list[int]:
+    """Return this user's processes that ask for a password."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended while we looked
+            words = (path / "cmdline").read_bytes()
+            if b"askpass.py" in words and path.stat().st_uid == os.getuid():
+                found.append(int(path.name))
+    return found
+
+
 async def interrupted_while_asking() -> None:
     asked = asyncio.Event()
 

@@ -59,6 +59,14 @@ def test_sudo_with_a_password(name: str) -> None:
     play(name, PASSWORD)
 
 
+def test_a_password_later_than_sudos_timeout() -> None:
+    play("later_than_sudos_timeout", "Defaults passwd_timeout=0.02\n" + PASSWORD)  # minutes
+
+
+def test_a_prompt_that_sudo_gives_up() -> None:
+    play("given_up_by_sudo", PASSWORD)
+
+
 def test_a_copy_that_only_root_can_change() -> None:
     play("the_root_owned_copy", COPY)
 

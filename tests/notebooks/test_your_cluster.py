@@ -38,6 +38,8 @@ def test_the_cluster_is_as_described(
     assert said["error"].endswith("try: did you mean postgres.shop?")
     assert "DNS path" in said["doctor"]
     assert "Doctor: " in said["doctor"]
+    assert "carriers-cut on" in said["fault"] or "carriers-cut: " in said["fault"]
+    assert "remains   the connection" in said["fault"]
     assert said["disconnect"].startswith("Disconnected from demo: ")
     assert "postgres.shop:5432  4 flows" in said["disconnect"]
     # The card of the connect was shown by itself, though its value was kept in a variable.

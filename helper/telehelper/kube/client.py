@@ -41,6 +41,7 @@ PATIENCE: Final = 3.0  # seconds of Retry-After that are waited; longer ones are
 RETRIES: Final = 2  # times that a busy server is asked again
 # Seconds after credentials were renewed in vain before they are again: a login may open a browser each time
 RENEWAL_PAUSE: Final = 60.0
+READING_PAUSE: Final = 2.0  # the same where a renewal is nothing but reading the kubeconfig
 
 
 class ApiClient:
@@ -321,7 +322,8 @@ class ApiClient:
                 return True  # somebody else has, while we waited
             if self.access.again is None or monotonic() < self._renewable_at:
                 return False
-            self._renewable_at = monotonic() + RENEWAL_PAUSE
+            pause = READING_PAUSE if self.access.login is None else RENEWAL_PAUSE
+            self._renewable_at = monotonic() + pause
             try:
                 fresh = await asyncio.get_running_loop().run_in_executor(None, self.access.again)
             except KubeconfigError as error:
