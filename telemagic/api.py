@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from telehelper.endpoint import PORTFORWARD
 
 from telemagic import config, live
-from telemagic.connecting import ConnectOptions
 from telemagic.session import session
+from telemagic.target import ConnectOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence

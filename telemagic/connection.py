@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from telemagic.connecting import Target
     from telemagic.control import ControlClient
     from telemagic.loop import LoopThread
     from telemagic.outcome import Rehearsal
+    from telemagic.target import Target
     from telemagic.widgets.dashboard import Dashboard
 
 M = TypeVar("M", bound=messages.Message)

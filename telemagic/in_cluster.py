@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from telehelper.errors import NotConnected
 
 from telemagic import cards, kubeconfig
-from telemagic.connecting import of_defaults
 from telemagic.connection import Connection
+from telemagic.target import of_defaults
 
 if TYPE_CHECKING:
     from telehelper import messages
 
-    from telemagic.connecting import ConnectOptions
+    from telemagic.target import ConnectOptions
 
 # Where the kubelet puts a pod's own credentials (Kubernetes, "Accessing the Kubernetes API from a Pod").
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")

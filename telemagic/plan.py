@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     from telehelper.messages import Message, PhaseChanged
 
-    from telemagic.connecting import Launch, Target
+    from telemagic.connecting import Launch
     from telemagic.loop import Foreground
     from telemagic.progress import Progress
+    from telemagic.target import Target
 
 
 class Plan:

@@ -16,11 +16,11 @@ from telehelper.errors import AlreadyConnected, NotConnected
 from telehelper.messages import Message, PhaseChanged, TunnelChanged
 
 from telemagic import attribution, config, hangup, in_cluster, live, names
-from telemagic.connecting import Launch, Target, resolve
 from telemagic.connection import Connection
 from telemagic.loop import CANCEL_PATIENCE, AsyncForeground, BlockingForeground, Job, LoopThread
 from telemagic.plan import Plan, broke_off
 from telemagic.progress import Progress
+from telemagic.target import Target, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from telehelper import messages
 
     from telemagic.cards import Card
-    from telemagic.connecting import ConnectOptions
+    from telemagic.connecting import Launch
     from telemagic.control import ControlClient
+    from telemagic.target import ConnectOptions
 
 T = TypeVar("T")
 

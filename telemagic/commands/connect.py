@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from telemagic.config import DNS_MECHANISMS, ON_CONFLICT, WAYS
-from telemagic.connecting import ConnectOptions
+from telemagic.target import ConnectOptions
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -19,7 +19,7 @@ from telehelper.messages import CidrRow, RouteRow
 from telehelper.observing import EventRow, FlowRow, FlowTable, LatencyRow
 
 from telemagic import control_fake, session
-from telemagic.connecting import ConnectOptions
+from telemagic.target import ConnectOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,8 +11,8 @@ import telemagic
 from telemagic import config, live, production
 from telemagic.__main__ import main
 from telemagic.config import BUILT_IN, HELP, PERSONAL, ConfigError, Settings, from_files
-from telemagic.connecting import ConnectOptions
 from telemagic.control_fake import FakeLauncher, Script
+from telemagic.target import ConnectOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -15,8 +15,8 @@ from telehelper.errors import NotConnected, UsageError
 
 from telemagic import live, production
 from telemagic.cards import Card
-from telemagic.connecting import ConnectOptions
 from telemagic.control_fake import FakeLauncher, Script
+from telemagic.target import ConnectOptions
 from telemagic.widgets import dashboard as module
 from telemagic.widgets.attention import ALIVE_EVERY, LAST_UNASKED, SILENCE
 from telemagic.widgets.dashboard import COLUMNS, SCRIPTS, Dashboard

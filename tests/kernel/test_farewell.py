@@ -24,8 +24,8 @@ from telehelper.observing import (
 )
 
 from telemagic import farewell
-from telemagic.connecting import ConnectOptions
 from telemagic.control_fake import STATUS, FakeLauncher, Script
+from telemagic.target import ConnectOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

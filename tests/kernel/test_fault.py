@@ -17,10 +17,10 @@ from telehelper.errors import UsageError
 
 from telemagic import connected_cell, production, promises, rehearsal, surgery
 from telemagic.__main__ import main
-from telemagic.connecting import ConnectOptions
 from telemagic.demo import breaking, faults
 from telemagic.outcome import Rehearsal
 from telemagic.promises import BY_NAME, CONNECTION, OPTIONS, PROMISES, Outcome, Promise
+from telemagic.target import ConnectOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from telemagic import connecting
-from telemagic.connecting import ConnectOptions
 from telemagic.control_fake import STATUS, FakeLauncher, Script
+from telemagic.target import ConnectOptions
 from tests.kernel.test_session import left, wait_for
 
 if TYPE_CHECKING:

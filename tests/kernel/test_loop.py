@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from telemagic import live
-from telemagic.connecting import ConnectOptions
 from telemagic.control_fake import STATUS, FakeLauncher, Script
 from telemagic.loop import AsyncForeground, BlockingForeground, Job, LoopThread, ask
+from telemagic.target import ConnectOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,7 +29,7 @@ import asyncio, threading, time
 from pathlib import Path
 from IPython.display import display
 from telemagic import session
-from telemagic.connecting import ConnectOptions
+from telemagic.target import ConnectOptions
 from tests.browser.traffic import KUBECONFIG, Stage
 from tests.kernel.turns import Lateness, Turns, start_lateness
 

@@ -30,11 +30,11 @@ from telehelper.messages import PHASES, Connect, Disconnect, Failed, PhaseChange
 from telehelper.observing import GetLatency
 
 import telemagic
-from telemagic import config, connecting, live
+from telemagic import config, connecting, live, target
 from telemagic.config import ConfigError
-from telemagic.connecting import ConnectOptions
 from telemagic.control_fake import FakeLauncher, Script
 from telemagic.parser import Line, Tree
+from telemagic.target import ConnectOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -338,7 +338,7 @@ def test_other_clusters_and_contexts_get_their_own(make_session: MakeSession, ru
 
 
 def test_stale_socket_is_replaced(session: Session, launcher: FakeLauncher) -> None:
-    path = connecting.resolve(ConnectOptions()).socket
+    path = target.resolve(ConnectOptions()).socket
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     assert path.exists()
