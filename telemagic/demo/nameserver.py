@@ -222,8 +222,10 @@ async def serve(file: ZoneFile, port: int, addresses: Sequence[str]) -> None:
     # None: all addresses of its own pod, of both families
     server = await asyncio.start_server(lambda reader, writer: _serve_tcp(file, reader, writer), None, port)
     print(f"ready dns={port}", flush=True)  # noqa: T201 - the kubelet waits for this line
-    async with server:
-        await server.serve_forever()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        server.close()  # Python 3.12 would wait in serve_forever for clients to leave
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -127,8 +127,10 @@ async def echo_service() -> asyncio.Server:  # type: ignore[misc]  # a generator
         writer.close()
 
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    async with server:
+    try:
         yield server
+    finally:
+        server.close()  # and not `async with server`: Python 3.12 waits there for clients that are still connected
 
 
 def port_of(server: asyncio.Server) -> int:
