@@ -6,6 +6,7 @@ import asyncio
 import os
 import pwd
 import socket
+import time
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -145,6 +146,27 @@ def test_who_was_kept_out_is_told_by_name_and_counted() -> None:
         (line,) = it.attribution.notices
         assert line.startswith(f"flows were refused: 2 of {mine}, 1 of ")
         assert line.endswith(f"; {REMEDY}")
+
+    run(work)
+
+
+def test_who_has_many_uids_does_not_keep_all_threads_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with uids below one's own (newuidmap), and a directory service that takes its time."""
+    asked: list[int] = []
+
+    def slowly(uid: int) -> str:
+        asked.append(uid)
+        time.sleep(0.2)
+        return f"user {uid}"
+
+    monkeypatch.setattr(attribution, "_user_name", slowly)
+
+    async def work(it: Bench) -> None:
+        await it.refuse(*(Refused(uid, WEB) for uid in range(100_000, 100_100)))
+        assert len(asked) == attribution.LOOKUPS
+        assert [who for who, _ in it.told][:2] == ["uid 100002", "uid 100003"], (
+            "they did not wait for the others"
+        )
 
     run(work)
 

@@ -139,7 +139,9 @@ def test_it_failed() -> None:
     script = "import sys; print('one\\nToken has expired\\x1b[0m\\n\\n', file=sys.stderr); sys.exit(3)"
     plugin = spec(script, args=["-c", script, "--secret"])
     error = refusal(plugin)
-    assert error.message == f"the login plugin {plugin.name!r} failed with status 3: Token has expired[0m"
+    assert (
+        error.message == f"the login plugin {plugin.name!r} failed with status 3: Token has expired\\x1b[0m"
+    )
 
 
 def test_it_failed_without_a_word() -> None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 REQUESTS: Final = (Introduce, CellStarted, CellEnded)
 USERS: Final = 256  # names that are remembered
+LOOKUPS: Final = (
+    2  # of names at once; a directory may take seconds, and the threads are needed for other things
+)
 SHOWN: Final = 3  # users in a notice
 REMEDY: Final = "--share lets everybody on this machine through"
 _BLIND: Final = (
@@ -55,6 +58,7 @@ class Attribution:
         self._said: tuple[str, ...] = ()
         self._refusals: Counter[str] = Counter()  # by user
         self._users: OrderedDict[int, str] = OrderedDict()
+        self._looking_up = 0
         self._telling: set[asyncio.Task[None]] = set()
 
     @property
@@ -135,8 +139,13 @@ class Attribution:
         self._tell(who, f"a {five.protocol.name} flow to {target} was refused, {why}; {REMEDY}")
 
     async def _look_up(self, uid: int) -> str:
-        # In a thread: a directory service may take seconds.
-        name = await asyncio.get_running_loop().run_in_executor(None, _user_name, uid)
+        if self._looking_up >= LOOKUPS:
+            return f"uid {uid}"
+        self._looking_up += 1
+        try:
+            name = await asyncio.get_running_loop().run_in_executor(None, _user_name, uid)
+        finally:
+            self._looking_up -= 1
         self._users[uid] = name
         if len(self._users) > USERS:
             self._users.popitem(last=False)

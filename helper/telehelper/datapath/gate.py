@@ -9,9 +9,9 @@ passes, because root can become us anyway. ``--share`` lets everybody pass.
 
 *Whose it is* is asked of the kernel when the flow is opened. If there is no such socket, its program has closed it already,
 or the packet comes from a container's network by way of forwarding, and whose it is nobody can tell. TCP and echoes are
-refused then, which harms no program that still is there. A UDP datagram may have been all that its program wanted to send (a metric, a line
-of a log): it passes if it comes from the interface's own address, and nobody but us, root and system accounts runs
-anything on this machine; a moment after another person has come, it does not.
+refused then, which harms no program that still is there. A UDP datagram may have been all that its program wanted to send
+(a metric, a line of a log): it passes if it comes from the interface's own address, and nobody but us, root and system
+accounts runs anything on this machine; a moment after another person has come, it does not.
 
 *UDP and ICMP.* A socket may be closed, and another user's take its port while the flow still is remembered. So the owner
 of a flow that sends is looked at again, once in `RECHECK` seconds. Of a raw socket, such as ping's where there are no ping

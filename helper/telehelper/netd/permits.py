@@ -83,9 +83,8 @@ def check_open(request: OpenVif) -> None:
 
 def _parsed(parse: Callable[[str], _T], text: str, what: str) -> _T:
     try:
-        return parse(
-            "" if "%" in text else text
-        )  # behind it an IPv6 address may have any text, line ends too
+        # Behind "%" an IPv6 address may have any text at all, line ends included.
+        return parse("" if "%" in text else text)
     except ValueError:
         raise HelperRefused(f"{text!r:.60} is no {what}") from None
 
