@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from telehelper.endpoint import PORTFORWARD
 
-from telemagic import live
+from telemagic import live, showing
 from telemagic.connecting import ConnectOptions
 from telemagic.session import session
 
@@ -101,7 +101,7 @@ def connect(
     """
     where = _where(context, namespace, kubeconfig, manager_namespace, allow_wide)
     options = _options(where, timeout, also_proxy, never_proxy, cidr, on_conflict, dns, carrier, via, share)
-    viewer = live.viewer_for(live.current_shell(), on_phase)
+    viewer = _viewer(on_phase)
     return session().connect(options, demo=demo, viewer=viewer)
 
 
@@ -127,7 +127,7 @@ def aconnect(
     """Connect as :func:`connect` does, without blocking the event loop: `await` it or use it in `async with`."""
     where = _where(context, namespace, kubeconfig, manager_namespace, allow_wide)
     options = _options(where, timeout, also_proxy, never_proxy, cidr, on_conflict, dns, carrier, via, share)
-    viewer = live.viewer_for(live.current_shell(), on_phase)
+    viewer = _viewer(on_phase)
     return PendingConnection(partial(session().aconnect, options, demo=demo, viewer=viewer))
 
 
@@ -196,6 +196,13 @@ def _options(
         via=via,
         share=share,
     )
+
+
+def _viewer(on_phase: Callable[[PhaseChanged], None] | None) -> live.Viewer:
+    shell = live.current_shell()
+    if shell is not None:
+        showing.register(shell)  # also where nobody has loaded the magics
+    return live.viewer_for(shell, on_phase)
 
 
 def _several(given: Sequence[str]) -> tuple[str, ...]:
