@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from telehelper.endpoint import PORTFORWARD
 
-from telemagic import config, live
+from telemagic import config, live, showing
 from telemagic.session import session
 from telemagic.target import ConnectOptions
 
@@ -99,24 +99,7 @@ def connect(
     TelemagicError
         One of `telemagic.errors`, with a one-line message and a hint; nothing is left behind then.
     """
-    options = _options(
-        demo,
-        context=context,
-        namespace=namespace,
-        kubeconfig=None if kubeconfig is None else os.fspath(kubeconfig),
-        timeout=timeout,
-        also_proxy=_several(also_proxy),
-        never_proxy=_several(never_proxy),
-        dns=dns,
-        carrier=carrier,
-        cidrs=_several(cidr),
-        on_conflict=on_conflict,
-        via=via,
-        manager_namespace=manager_namespace,
-        share=share,
-        allow_wide=allow_wide,
-    )
-    viewer = live.viewer_for(live.current_shell(), on_phase)
+    options, viewer = _options(**locals()), _viewer(on_phase)
     return session().connect(options, demo=demo, viewer=viewer)
 
 
@@ -140,24 +123,7 @@ def aconnect(
     on_phase: Callable[[PhaseChanged], None] | None = None,
 ) -> PendingConnection:
     """Connect as :func:`connect` does, without blocking the event loop: `await` it or use it in `async with`."""
-    options = _options(
-        demo,
-        context=context,
-        namespace=namespace,
-        kubeconfig=None if kubeconfig is None else os.fspath(kubeconfig),
-        timeout=timeout,
-        also_proxy=_several(also_proxy),
-        never_proxy=_several(never_proxy),
-        dns=dns,
-        carrier=carrier,
-        cidrs=_several(cidr),
-        on_conflict=on_conflict,
-        via=via,
-        manager_namespace=manager_namespace,
-        share=share,
-        allow_wide=allow_wide,
-    )
-    viewer = live.viewer_for(live.current_shell(), on_phase)
+    options, viewer = _options(**locals()), _viewer(on_phase)
     return PendingConnection(partial(session().aconnect, options, demo=demo, viewer=viewer))
 
 
@@ -186,13 +152,26 @@ def url(target: str, port: str | int = "", *, context: str = "") -> str:
     return session().current(context).url(target, port)
 
 
-def _options(demo: bool, **given: Any) -> ConnectOptions:  # noqa: ANN401  # the fields of ConnectOptions; None: not given
+def _options(demo: bool, **given: Any) -> ConnectOptions:  # noqa: ANN401  # what connect was given; None: nothing
     """Return the options of a script: what it gives, else the user's defaults, as `telemagic connect` does."""
     defaults = config.of_command(config.current(), "connect")
     # Which cluster is looked up later, for a demo and a notebook inside a cluster know it by themselves.
     known = config.NOT_DEMO if demo else config.WHERE
     others: dict[str, Any] = {name: value for name, value in defaults.items() if name not in known}
+    given["cidrs"] = given.pop("cidr")
+    for name in ("cidrs", "also_proxy", "never_proxy"):
+        given[name] = _several(given[name])
+    if given["kubeconfig"] is not None:
+        given["kubeconfig"] = os.fspath(given["kubeconfig"])
+    del given["on_phase"]
     return ConnectOptions(**others | {name: value for name, value in given.items() if value is not None})
+
+
+def _viewer(on_phase: Callable[[PhaseChanged], None] | None) -> live.Viewer:
+    shell = live.current_shell()
+    if shell is not None:
+        showing.register(shell)  # also where nobody has loaded the magics
+    return live.viewer_for(shell, on_phase)
 
 
 def _several(given: Sequence[str]) -> tuple[str, ...]:

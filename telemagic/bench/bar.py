@@ -72,7 +72,10 @@ class NotebookBar(Bar):
     def __exit__(self, kind: object = None, *_: object) -> None:
         if self._display is not None:
             word = "Measured" if kind is None else "Not measured to the end"
-            self._display.update(cards.Card(word, cards.box(f'<div class="tm-note">{word}</div>')))
+            html = (
+                "" if kind is None else cards.box(f'<div class="tm-note">{word}</div>')
+            )  # the result follows
+            self._display.update(cards.Card(word, html))
 
 
 def _card(at: int, of: int, doing: str) -> cards.Card:

@@ -63,6 +63,7 @@ def test_a_notebook_s_card_changes_in_place(screen: Screen) -> None:
         shown.show(3, 4, "tcp")
     assert [repr(card) for card in screen.cards] == ["Measuring <raw>: 1/4", "Measuring tcp: 3/4", "Measured"]
     assert '<progress value="1" max="4"' in screen.cards[0].html
+    assert screen.cards[-1].html == ""  # the result is a card of its own
     assert "&lt;raw&gt;" in screen.cards[0].html
 
 

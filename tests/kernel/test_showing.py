@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 from html.parser import HTMLParser
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
 from telehelper.observing import EventRow, EventTable
 from telehelper.views import PodRow, PodTable, PortRow, ServiceRow, ServiceTable
 
+import telemagic
 from telemagic import cluster_frames, frames, showing
 from telemagic.ping import Try
 from tests.kernel.flow_rows import NOON, flow, flow_table
+
+if TYPE_CHECKING:
+    from telemagic.session import Session
 
 FLOWS = [
     "flow",
@@ -211,6 +215,13 @@ def test_in_a_shell(shell: Any) -> None:
     data, _ = form(shell.user_ns["ours"])
     assert data["text/html"] == shell.user_ns["ours"]._repr_html_()
     assert data["text/plain"] == repr(shell.user_ns["ours"])
+
+
+def test_connecting_without_the_magics_shows_tables_so_as_well(session: Session, shell: Any) -> None:
+    shell.run_cell("%unload_ext telemagic").raise_error()
+    telemagic.connect()
+    data, _ = shell.display_formatter.format(some_flows())
+    assert "22 more columns" in data["text/html"]
 
 
 def test_who_shows_all_tables_in_a_way_of_his_own_goes_first(shell: Any) -> None:
