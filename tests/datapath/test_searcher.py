@@ -71,10 +71,16 @@ def test_many_sockets_in_one_question() -> None:
     run(work)
 
 
+async def started(it: Searcher) -> int:
+    """Start the child; returns its process id, never 0, which to `kill` means us and our whole process group."""
+    await it.find([], {}, [])
+    assert it.pid > 0
+    return it.pid
+
+
 def test_when_the_child_is_killed_nobody_is_found_once_and_then_another_searches() -> None:
     async def work(it: Searcher, inode: int) -> None:
-        await it.find([], {}, [])
-        before = it.pid
+        before = await started(it)
         os.kill(before, signal.SIGKILL)
         assert await holder_of(it, inode) == 0
         assert await holder_of(it, inode) == os.getpid()
@@ -84,11 +90,9 @@ def test_when_the_child_is_killed_nobody_is_found_once_and_then_another_searches
 
 
 def test_a_child_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searcher, "PATIENCE", 0.2)
-
     async def work(it: Searcher, inode: int) -> None:
-        await it.find([], {}, [])
-        before = it.pid
+        before = await started(it)
+        monkeypatch.setattr(searcher, "PATIENCE", 0.2)
         os.kill(before, signal.SIGSTOP)
         assert await holder_of(it, inode) == 0
         with pytest.raises(ProcessLookupError):
@@ -109,8 +113,7 @@ def test_one_that_cannot_be_started_finds_nobody(monkeypatch: pytest.MonkeyPatch
 
 def test_a_question_that_is_given_up_does_not_leave_its_answer_to_the_next() -> None:
     async def work(it: Searcher, inode: int) -> None:
-        await it.find([], {}, [])
-        os.kill(it.pid, signal.SIGSTOP)
+        os.kill(await started(it), signal.SIGSTOP)
         asking = asyncio.create_task(holder_of(it, 1))
         await asyncio.sleep(0)
         asking.cancel()
