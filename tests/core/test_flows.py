@@ -86,6 +86,14 @@ def test_however_much_strangers_try_none_of_ours_is_pushed_out() -> None:
     assert table.totals([]).flows == 3 + 10 * STRANGERS_KEPT
 
 
+def test_what_is_not_kept_is_counted_all_the_same() -> None:
+    table = FlowTable()
+    stats = FlowStats(1, TUPLE, 0.0)
+    stats.bytes_up = 7
+    table.close(stats, "CLOSED", "closed", 9.0, is_kept=False)
+    assert (table.take_closed(), table.totals([])) == ([], Totals(1, 7, 0))
+
+
 def test_records_are_handed_over_once() -> None:
     table = FlowTable()
     table.close(FlowStats(1, TUPLE, 0.0), "CLOSED", "closed", 9.0)
