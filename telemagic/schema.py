@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from telemagic import late
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -170,6 +172,7 @@ class Builder:
     """Makes a table of columns that come in pieces, so that a piece's Python objects are gone before the next."""
 
     def __init__(self, schema: Schema) -> None:
+        late.load("pandas")  # 0.4 s, and only tables need it
         self._schema = schema
         self._words: dict[str, dict[str, int]] = {}  # per column of text: each word's number
         self._pieces: dict[str, list[Any]] = {column.name: [] for column in schema}
@@ -184,7 +187,7 @@ class Builder:
 
     def frame(self) -> pd.DataFrame:
         """Return the table."""
-        import pandas as pd  # late: 0.4 s, and only tables need it
+        import pandas as pd
 
         return pd.DataFrame({column.name: self._column(column) for column in self._schema}, copy=False)
 
