@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -66,8 +67,7 @@ def connect(
     Parameters
     ----------
     context, namespace, kubeconfig
-        Unless given, the user's defaults (:mod:`telemagic.config`), else the kubeconfig's own. So are `timeout`, `dns`,
-        `on_conflict`, `via` and `manager_namespace`: the user's defaults, else 30, auto, refuse, auto and telemagic.
+        As all that is None: the user's defaults (:mod:`telemagic.config`), else the kubeconfig's own.
     demo
         Start the embedded cluster, if it is not up, and connect to that.
     timeout
@@ -99,23 +99,8 @@ def connect(
     TelemagicError
         With a one-line message and a hint; nothing is left behind then.
     """
-    options = _options(
-        demo,
-        context=context,
-        namespace=namespace,
-        kubeconfig=None if kubeconfig is None else os.fspath(kubeconfig),
-        timeout=timeout,
-        also_proxy=tuple(also_proxy),
-        never_proxy=tuple(never_proxy),
-        dns=dns,
-        carrier=carrier,
-        cidrs=tuple(cidr),
-        on_conflict=on_conflict,
-        via=via,
-        manager_namespace=manager_namespace,
-        share=share,
-        allow_wide=allow_wide,
-    )
+    asked = _asked(demo, context, namespace, kubeconfig, timeout, dns, on_conflict, via, manager_namespace)
+    options = _wholly(asked, also_proxy, never_proxy, cidr, carrier, share, allow_wide)
     viewer = live.viewer_for(live.current_shell(), on_phase)
     return session().connect(options, demo=demo, viewer=viewer)
 
@@ -140,23 +125,8 @@ def aconnect(
     on_phase: Callable[[PhaseChanged], None] | None = None,
 ) -> PendingConnection:
     """Connect as :func:`connect` does, without blocking the event loop: `await` it or use it in `async with`."""
-    options = _options(
-        demo,
-        context=context,
-        namespace=namespace,
-        kubeconfig=None if kubeconfig is None else os.fspath(kubeconfig),
-        timeout=timeout,
-        also_proxy=tuple(also_proxy),
-        never_proxy=tuple(never_proxy),
-        dns=dns,
-        carrier=carrier,
-        cidrs=tuple(cidr),
-        on_conflict=on_conflict,
-        via=via,
-        manager_namespace=manager_namespace,
-        share=share,
-        allow_wide=allow_wide,
-    )
+    asked = _asked(demo, context, namespace, kubeconfig, timeout, dns, on_conflict, via, manager_namespace)
+    options = _wholly(asked, also_proxy, never_proxy, cidr, carrier, share, allow_wide)
     viewer = live.viewer_for(live.current_shell(), on_phase)
     return PendingConnection(partial(session().aconnect, options, demo=demo, viewer=viewer))
 
@@ -186,10 +156,51 @@ def url(target: str, port: str | int = "", *, context: str = "") -> str:
     return session().current(context).url(target, port)
 
 
-def _options(demo: bool, **given: Any) -> ConnectOptions:  # noqa: ANN401  # the fields of ConnectOptions; None: not given
-    """Return the options of a script: what it gives, else the user's defaults, as `telemagic connect` does."""
+def _asked(
+    demo: bool,
+    context: str | None,
+    namespace: str | None,
+    kubeconfig: str | os.PathLike[str] | None,
+    timeout: float | None,
+    dns: str | None,
+    on_conflict: str | None,
+    via: str | None,
+    manager_namespace: str | None,
+) -> ConnectOptions:
+    """Return what the script says, else the user's defaults, as `telemagic connect` does."""
+    given = {
+        "context": context,
+        "namespace": namespace,
+        "kubeconfig": None if kubeconfig is None else os.fspath(kubeconfig),
+        "timeout": timeout,
+        "dns": dns,
+        "on_conflict": on_conflict,
+        "via": via,
+        "manager_namespace": manager_namespace,
+    }
     defaults = config.of_command(config.current(), "connect")
     # Which cluster is looked up later, for a demo and a notebook inside a cluster know it by themselves.
     known = config.NOT_DEMO if demo else config.WHERE
-    others: dict[str, Any] = {name: value for name, value in defaults.items() if name not in known}
-    return ConnectOptions(**others | {name: value for name, value in given.items() if value is not None})
+    found: dict[str, Any] = {name: value for name, value in defaults.items() if name not in known}
+    return ConnectOptions(**found | {name: value for name, value in given.items() if value is not None})
+
+
+def _wholly(
+    asked: ConnectOptions,
+    also_proxy: Sequence[str],
+    never_proxy: Sequence[str],
+    cidrs: Sequence[str],
+    carrier: str,
+    share: bool,
+    allow_wide: bool,
+) -> ConnectOptions:
+    """Add what has no default of the user's."""
+    return replace(
+        asked,
+        also_proxy=tuple(also_proxy),
+        never_proxy=tuple(never_proxy),
+        cidrs=tuple(cidrs),
+        carrier=carrier,
+        share=share,
+        allow_wide=allow_wide,
+    )
