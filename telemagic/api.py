@@ -66,8 +66,7 @@ def connect(
     Parameters
     ----------
     context, namespace, kubeconfig
-        Unless given, the user's defaults (:mod:`telemagic.config`), else the kubeconfig's own. So are `timeout`, `dns`,
-        `on_conflict`, `via` and `manager_namespace`: the user's defaults, else 30, auto, refuse, auto and telemagic.
+        As all that is None: the user's defaults (:mod:`telemagic.config`), else the kubeconfig's own.
     demo
         Start the embedded cluster, if it is not up, and connect to that.
     timeout

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
-from telemagic import cards
+from telemagic import cards, late
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -108,7 +108,8 @@ class CellReport:
             One row per service, the most bytes first; index 0…n-1. service: str; flows, failed: Int64; bytes_up,
             bytes_down: Int64 [bytes]; dns_ms, connect_ms, first_byte_ms: float64 [ms], medians, NaN where unknown.
         """
-        import pandas as pd  # late: only those who ask need it
+        late.load("pandas")  # only those who ask need it
+        import pandas as pd
 
         lines = self.lines
         counts = {

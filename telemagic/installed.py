@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
-from telemagic import cards
+from telemagic import cards, late
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,7 +51,8 @@ class Installed:
         DataFrame
             One row per object; index 0…n-1. object, detail: str; state: category.
         """
-        import pandas as pd  # late: 0.4 s, and only this needs it
+        late.load("pandas")  # 0.4 s, and only this needs it
+        import pandas as pd
 
         frame = pd.DataFrame(list(self.steps), columns=list(Step._fields), dtype="str")
         return frame.astype({"state": "category"})

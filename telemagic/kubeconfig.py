@@ -13,6 +13,8 @@ from typing import Any
 
 from telehelper.errors import BAD_YAML, KubeconfigError
 
+from telemagic import late
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -122,7 +124,8 @@ def _missing(paths: list[Path]) -> KubeconfigError:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    import yaml  # late: kept out of %load_ext
+    late.load("yaml")  # kept out of %load_ext
+    import yaml
 
     try:
         text = path.read_text(encoding="utf-8")

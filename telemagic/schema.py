@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from telehelper.errors import printable
 
+from telemagic import late
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -179,6 +181,7 @@ class Builder:
     """Makes a table of columns that come in pieces, so that a piece's Python objects are gone before the next."""
 
     def __init__(self, schema: Schema) -> None:
+        late.load("pandas")  # 0.4 s, and only tables need it
         self._schema = schema
         self._words: dict[str, dict[str, int]] = {}  # per column of text: each word's number
         self._shown: dict[str, dict[str, int]] = {}  # likewise, of printable words, which may be fewer
@@ -194,7 +197,7 @@ class Builder:
 
     def frame(self) -> pd.DataFrame:
         """Return the table."""
-        import pandas as pd  # late: 0.4 s, and only tables need it
+        import pandas as pd
 
         return pd.DataFrame({column.name: self._column(column) for column in self._schema}, copy=False)
 

@@ -7,7 +7,7 @@ from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
-from telemagic import cards
+from telemagic import cards, late
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -88,7 +88,8 @@ class Diagnosis:
             One row per check; index 0…n-1. about: category; check, found, remedy: str; level: category
             ok < warning < problem.
         """
-        import pandas as pd  # late: 0.4 s, and only this needs it
+        late.load("pandas")  # 0.4 s, and only this needs it
+        import pandas as pd
 
         columns = ["about", "check", "level", "found", "remedy"]
         rows = [(one.about, one.check, one.level.value, one.found, one.remedy) for one in self.findings]
