@@ -119,6 +119,16 @@ def test_addresses_are_looked_up_in_networks_of_their_family() -> None:
     assert ip_address("10.0.0.1") not in cidr.NetworkSet([])
 
 
+def test_networks_are_looked_up_in_networks_of_their_family() -> None:
+    found = cidr.NetworkSet(
+        ip_network(text) for text in ("10.0.0.0/24", "10.0.1.0/24", "10.0.3.0/24", "fd00::/64")
+    )
+    inside = ("10.0.0.0/24", "10.0.0.0/23", "10.0.1.128/25", "10.0.3.255/32", "fd00::/64", "fd00::1/128")
+    outside = ("10.0.0.0/22", "10.0.2.0/24", "10.0.2.0/23", "9.0.0.0/8", "fd00::/63", "::a00:0/120")
+    assert all(found.covers(ip_network(text)) for text in inside)
+    assert not any(found.covers(ip_network(text)) for text in outside)
+
+
 def test_addresses_that_stand_for_others_are_apart_from_the_interfaces_own() -> None:
     four, six = cidr.free_map_pool([], 0), cidr.free_map_pool_v6([], 0)
     assert (str(four), str(six)) == ("198.19.192.0/22", "2001:2:0:fffe::/118")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import pytest
+import uvloop
 from telehelper.datapath.cluster import LABEL, ManagerPod, Relay, _translate, choose_manager, find_manager
 from telehelper.errors import (
     ApiServerUnavailable,
@@ -22,6 +23,8 @@ from telehelper.errors import (
     TelemagicError,
 )
 from telehelper.kube.client import ApiNotFound
+
+from tests.datapath.waiting import turns
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,6 +150,36 @@ def test_what_a_control_call_fails_with(
     assert "why" in found.message
     relay.error = ApiServerUnavailable("no API server")  # says more than grpc's "unavailable"
     assert (_translate(failed, relay) is relay.error) is (kind is ManagerUnavailable)
+
+
+class SlowApi:
+    """An API server that takes its time; `asked` counts port-forwards."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def portforward(self, *_: object) -> None:
+        self.asked += 1
+        await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("passed", range(6))
+def test_a_relay_that_is_closed_opens_nothing_for_who_came_just_before(tmp_path: Path, passed: int) -> None:
+    async def main() -> None:
+        api = SlowApi()
+        relay = Relay(api, ManagerPod("telemagic", "manager-0", 1, 2), tmp_path / "rpc")  # type: ignore[arg-type]
+        await relay.start()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "rpc"))
+            await turns(passed)  # so that it has come so far, or so far
+            await relay.close()
+            asked = api.asked
+            await turns(10)
+            assert api.asked == asked
+            assert relay._tasks == set()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
 
 
 def called(*prefix: str, **environment: str) -> str:

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
+import uvloop
 from telehelper.core.frames import Frame, FrameType
 from telehelper.datapath import openers
 from telehelper.datapath.openers import DirectOpener, PortForwardOpener, choose_opener
@@ -66,6 +67,8 @@ def bench(
     folder: Path,
     work: Callable[[DirectBench], Awaitable[None]],
     listen: tuple[str, ...] = SCHEMES,
+    *,
+    loops: tuple[str, ...] = ("asyncio", "uvloop"),
 ) -> None:
     async def run() -> None:
         endpoints = tuple(Endpoint(scheme, "127.0.0.1", 0) for scheme in listen)
@@ -80,10 +83,9 @@ def bench(
                 finally:
                     await it.tunnel.close()
 
-    for factory in (None, "uvloop"):
-        import uvloop
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop if factory else None) as runner:
+    for loop in loops:
+        factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
+        with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(run())
 
 
@@ -220,7 +222,9 @@ def test_a_carrier_lives_on_without_the_api_server(pki: Pki, tmp_path: Path, sch
             await until(lambda: 2 in opened(it.user.frames))
             assert (len(it.uplinks), it.user.changes) == (1, [])
 
-    bench(pki, tmp_path, work)
+    # grpcio dials again and again until the end. Python 3.11's own loop loses a connection that a server had accepted
+    # just before it was closed (it stays open, a ResourceWarning in whatever test runs then); uvloop, ours, does not.
+    bench(pki, tmp_path, work, loops=("uvloop",))
 
 
 def test_after_a_restart_the_new_managers_certificate_counts(pki: Pki, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def subtract(network: Network, holes: Iterable[Network]) -> list[Network]:
 
 
 class NetworkSet:
-    """Networks to look addresses up in; takes the logarithm of their number."""
+    """Networks to look addresses and networks up in; takes the logarithm of their number."""
 
     def __init__(self, networks: Iterable[Network]) -> None:
         self._starts: dict[int, list[int]] = {4: [], 6: []}
@@ -122,8 +122,15 @@ class NetworkSet:
 
     def __contains__(self, address: Address) -> bool:
         value = int(address)
-        at = bisect_right(self._starts[address.version], value) - 1
-        return at >= 0 and value <= self._ends[address.version][at]
+        return self._has(address.version, value, value)
+
+    def covers(self, network: Network) -> bool:
+        """Whether every address of a network is in here."""
+        return self._has(network.version, int(network.network_address), int(network.broadcast_address))
+
+    def _has(self, version: int, first: int, last: int) -> bool:
+        at = bisect_right(self._starts[version], first) - 1
+        return at >= 0 and last <= self._ends[version][at]
 
 
 def free_pair(

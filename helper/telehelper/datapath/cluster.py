@@ -125,6 +125,7 @@ class Relay:
         self._path = path
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
         self.error: TelemagicError | None = (
             None  # why the last port-forward failed; grpc says only "unavailable"
         )
@@ -137,6 +138,7 @@ class Relay:
 
     async def close(self) -> None:
         """Stop, close all connections, remove the socket file."""
+        self._is_closed = True
         if self._server is not None:
             self._server.close()
         for task in self._tasks:
@@ -149,8 +151,10 @@ class Relay:
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        if peer_of(writer.get_extra_info("socket")) != (os.getpid(), os.geteuid()):
-            writer.close()  # nobody but our own grpcio may speak to the manager for us
+        # Nobody but our own grpcio may speak to the manager for us, and it no more once we are closed: what was accepted
+        # just before is told of afterwards.
+        if self._is_closed or peer_of(writer.get_extra_info("socket")) != (os.getpid(), os.geteuid()):
+            writer.close()
             return
         self.error = None
         try:

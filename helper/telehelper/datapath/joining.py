@@ -5,13 +5,13 @@ from __future__ import annotations
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
-from telehelper.core import cidr
+from telehelper.core.cidr import NetworkSet
 from telehelper.discovery.claims import GUESS, PODS, RANK, SERVICES
 from telehelper.discovery.conclusions import DNS, NAMESPACE
 from telehelper.rpc.manager_pb2 import Cidr, ClusterInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from telehelper.core.cidr import Network
     from telehelper.discovery.discovery import Discovered
@@ -95,13 +95,23 @@ def _rank(rows: Sequence[Cidr]) -> int:
 
 def _united(theirs: Sequence[Cidr], mine: Sequence[Cidr]) -> list[Cidr]:
     """Return both, without those that are in another."""
-    outer = [network for row in theirs if (network := network_of(row)) is not None]
-    new = [
-        row
-        for row in mine
-        if (network := network_of(row)) is not None and not any(cidr.contains(one, network) for one in outer)
-    ]
-    return [*theirs, *new]
+    outer = _by_kind(theirs)
+    return [*theirs, *(row for row in mine if not _is_inside(row, outer))]
+
+
+def _by_kind(rows: Iterable[Cidr]) -> dict[str, NetworkSet]:
+    """Gather the networks of each kind. A manager may say thousands, so no row is compared with every other."""
+    networks: dict[str, list[Network]] = {}
+    for row in rows:
+        if (network := network_of(row)) is not None:
+            networks.setdefault(row.kind, []).append(network)
+    return {kind: NetworkSet(some) for kind, some in networks.items()}
+
+
+def _is_inside(row: Cidr, outer: Mapping[str, NetworkSet]) -> bool:
+    """Whether networks of the row's kind have all of it, alone or together; what is no CIDR is in none."""
+    network, wide = network_of(row), outer.get(row.kind)
+    return network is not None and wide is not None and wide.covers(network)
 
 
 class Lingering:
@@ -115,33 +125,24 @@ class Lingering:
     def update(self, rows: Iterable[Cidr], now: float) -> list[Cidr]:
         """Take what is said now, at `now` (monotonic seconds); return it with what is kept.
 
-        What a present CIDR of the same kind contains is not kept, and a present guess inside of a kept one is not shown
-        besides it: both would route the same.
+        What present CIDRs of the same kind contain is not kept, and a present guess inside of kept ones is not shown
+        besides them: both would route the same.
         """
         present = {(row.kind, row.cidr): row for row in rows}
         for name in self._rows.keys() - present.keys():
             self._gone.setdefault(name, now)
-        wide = [(row.kind, network) for row in present.values() if (network := network_of(row)) is not None]
+        wide = _by_kind(present.values())
         kept: dict[tuple[str, str], Cidr] = {}
         for name, since in self._gone.items():
-            network = network_of(self._rows[name])
-            is_covered = network is None or any(
-                kind == name[0] and cidr.contains(one, network) for kind, one in wide
-            )
-            if name not in present and not is_covered and now - since < self._seconds:
-                kept[name] = self._rows[name]
+            row = self._rows[name]
+            is_needed = network_of(row) is not None and not _is_inside(row, wide)
+            if name not in present and is_needed and now - since < self._seconds:
+                kept[name] = row
         self._gone = {name: since for name, since in self._gone.items() if name in kept}
         self._rows = {**present, **kept}
-        outer = [(row.kind, network) for row in kept.values() if (network := network_of(row)) is not None]
-        shown = [row for row in present.values() if not self._is_inside(row, outer)]
+        outer = _by_kind(kept.values())
+        shown = [row for row in present.values() if row.confidence != GUESS or not _is_inside(row, outer)]
         return [*shown, *kept.values()]
-
-    @staticmethod
-    def _is_inside(row: Cidr, outer: Sequence[tuple[str, Network]]) -> bool:
-        network = network_of(row)
-        return row.confidence == GUESS and any(
-            network is not None and kind == row.kind and cidr.contains(one, network) for kind, one in outer
-        )
 
     def next_timer(self) -> float | None:
         """Return when `update()` should be called again, in monotonic seconds; None if nothing is kept."""
