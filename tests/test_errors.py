@@ -83,9 +83,11 @@ EVIL = "a\x1b]0;x\x07b\nc\u202ed\x9be\udc80"
 def test_what_others_said_cannot_steer_a_terminal_even_in_a_traceback() -> None:
     error = ClusterError(f"the API server says: {EVIL}", hint=f"ask {EVIL}")
     shown = "".join(traceback.format_exception(error))
-    assert shown.rstrip("\n").isprintable()
+    what, hint = shown.rstrip("\n").split("\n")
+    assert what.isprintable()
+    assert hint == f"  try: {error.hint}"
     assert error.hint == r"ask a\x1b]0;x\x07b\nc\u202ed\x9be\udc80"
-    assert all(text.isprintable() for text in (str(error), error.message, *error.args))
+    assert all(text.isprintable() for text in (*str(error).split("\n"), error.message, *error.args))
 
 
 def test_printable_text_stays_as_it_is() -> None:

@@ -318,8 +318,13 @@ def test_unknown_context() -> None:
 def test_options_that_make_no_sense() -> None:
     from telehelper.errors import UsageError
 
-    for cidr in ("10.0.0.0/99", "ten", "10.0.0.1/8", ""):
-        refused(UsageError, repr(cidr), "10.1.0.0/16", never_proxy=[cidr])
+    for cidr, instead in (
+        ("10.0.0.0/99", "10.1.0.0/16"),
+        ("ten", "10.1.0.0/16"),
+        ("10.0.0.1/8", "10.0.0.0/8"),
+        ("", "10.1.0.0/16"),
+    ):
+        refused(UsageError, repr(cidr), instead, never_proxy=[cidr])
         refused(UsageError, repr(cidr), also_proxy=[cidr])
     for timeout in (0.0, -1.0, float("inf"), float("nan")):
         refused(UsageError, "timeout", timeout=timeout)

@@ -158,7 +158,7 @@ def test_the_command(connection: Connection, runtime: Path, capsys: pytest.Captu
     said = capsys.readouterr().out
     assert all(name in said for name in BY_NAME)
     assert main(["fault", "carriers-cut"]) == 2
-    assert "is none with a traffic manager\n  try: %tele connect --demo" in capsys.readouterr().err
+    assert "is none with a traffic manager\n  try: telemagic connect --demo" in capsys.readouterr().err
     assert main(["fault", "carriers-cot"]) == 2
     assert "did you mean 'carriers-cut'?" in capsys.readouterr().err
     connection.disconnect()

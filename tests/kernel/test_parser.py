@@ -83,7 +83,7 @@ def test_each_subcommand_stands_beside_its_summary(monkeypatch: pytest.MonkeyPat
     for name in COMMANDS:
         assert any(line.startswith(f"  {name} ") for line in lines), name
     assert max(map(len, lines)) <= 80
-    assert len(lines) < 30  # all of it is seen at once
+    assert len(lines) <= 30  # all of it is seen at once
 
 
 @pytest.mark.parametrize(
