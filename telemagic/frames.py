@@ -46,7 +46,7 @@ FLOW_SCHEMA: Final = (
         Column("closed", "closed_at", TIME, meaning="NaT while open"),
         milliseconds("dns_ms", "dns", "the lookup that led here; of the first flow after it"),
         milliseconds("queue_ms", "queue", "until the tunnel took it"),
-        milliseconds("tunnel_ms", "tunnel", "round trip between this machine and the manager then"),
+        milliseconds("tunnel_ms", "tunnel", "to the manager and back"),
         milliseconds("dial_ms", "dial", "connect in the cluster, from the manager to the service"),
         milliseconds(
             "wait_ms", "wait", "of the service alone: from the request to its first byte, at the manager"

@@ -95,7 +95,7 @@ class Unwatch(Message):
 class FlowRow(Message):
     """One flow. Times are Unix seconds or -1 for "not yet"; durations are seconds or -1; ``up`` is towards the cluster.
 
-    Where its time went, in order: ``dns``, ``queue``, ``dial`` and ``tunnel`` (together about ``connect``), ``first_byte``
+    Where its time went, in order: ``dns``, ``queue``, ``tunnel`` and ``dial`` (together ``connect``), ``first_byte``
     (of which the service itself took ``wait``), ``transfer``.
     """
 
@@ -115,7 +115,7 @@ class FlowRow(Message):
     dial: float = -1.0  # the manager's connect to the service: one round trip between those two
     tunnel: float = (
         -1.0
-    )  # the tunnel's round trip when the flow was opened: this machine to the manager and back
+    )  # this machine to the manager and back: the rest of connect; the last round trip if dial is not known
     first_byte: float = -1.0  # OPENED to the first byte from the cluster
     wait: float = -1.0  # at the manager: from the request's last byte or its end before it (or the connect) to the service's first byte
     transfer: float = -1.0  # first byte from the cluster to the last byte either way, so far

@@ -15,9 +15,26 @@ from telehelper.core.flows import (
     Totals,
     failure_of,
 )
-from telehelper.core.frames import Proto
+from telehelper.core.frames import UNKNOWN, Proto
 
 TUPLE = FiveTuple(Proto.TCP, IPv4Address("10.0.0.1"), 1, IPv4Address("10.0.0.2"), 2)
+
+
+@pytest.mark.parametrize(
+    ("queue", "dial", "tunnel"),
+    [
+        (0.25, 0.5, 1.25),  # what is left of the two seconds
+        (0.25, 0.0, 1.75),
+        (1.0, 1.5, 0.0),  # clocks of two machines: never less than nothing
+        (0.25, UNKNOWN, 9.0),  # a far side that does not tell: the carrier's last round trip stays
+        (UNKNOWN, 0.5, 9.0),
+    ],
+)
+def test_the_way_there_and_back_is_the_flow_s_own(queue: float, dial: float, tunnel: float) -> None:
+    stats = FlowStats(7, TUPLE, 1.0)
+    stats.queue, stats.tunnel = queue, 9.0
+    stats.far_answered(dial, 3.0)
+    assert (stats.dial, stats.tunnel) == (dial, tunnel)
 
 
 def test_first_byte_is_noted_once() -> None:

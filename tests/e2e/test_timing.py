@@ -49,6 +49,7 @@ def test_where_the_time_of_a_flow_went() -> None:
         assert 0 <= row["queue"] <= row["connect"]
         assert 0 < row["tunnel"] < 10
         assert 0 <= row["dial"] < row["connect"]
+        assert row["queue"] + row["tunnel"] + row["dial"] == pytest.approx(row["connect"], abs=1e-5)
         assert row["first_byte"] > THINKING  # with the program's own time
         assert 0 < row["wait"] < row["first_byte"]
         assert row["wait"] < row["first_byte"] - THINKING / 2  # without it

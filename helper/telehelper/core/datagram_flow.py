@@ -132,7 +132,7 @@ class DatagramFlow(ABC):
 
     def _receive_other(self, frame: Frame, now: float, out: list[Action]) -> None:
         if frame.type is FrameType.OPENED:
-            self.stats.dial = decode_opened(frame).dial
+            self.stats.far_answered(decode_opened(frame).dial, now)
             self.stats.connected_at = now
         elif frame.type in (FrameType.REJECTED, FrameType.RST):
             code, text = decode_coded(frame)

@@ -62,7 +62,7 @@ class FlowRecord(NamedTuple):
     last_byte_at: float | None = None  # either way
     dns: float = UNKNOWN  # the lookup that led here
     queue: float = UNKNOWN  # until OPEN was given to a carrier
-    tunnel: float = UNKNOWN  # that carrier's round trip, then
+    tunnel: float = UNKNOWN  # the way to the far side and back: measured with the dial, else that carrier's round trip then
     dial: float = UNKNOWN  # the far side's connect
     wait: float = UNKNOWN  # for the service's first byte, at the far side
     failure: str = ""  # refused, unreachable, timed out or reset
@@ -111,6 +111,16 @@ class FlowStats:
         self.failure = ""
         self.is_strangers = False
         self.bytes_up = self.bytes_down = self.packets_up = self.packets_down = 0
+
+    def far_answered(self, dial: float, now: float) -> None:
+        """Take the far side's dial in seconds (UNKNOWN if it does not tell), with which its OPENED came.
+
+        What of the time until then was neither waiting for the tunnel nor the dial was the way there and back: of this very
+        flow, and not the carrier's last round trip, which may have been a slower one.
+        """
+        self.dial = dial
+        if dial >= 0 and self.queue >= 0:
+            self.tunnel = max(0.0, now - self.opened_at - self.queue - dial)
 
     def count_down(self, size: int, now: float) -> None:
         """Count bytes that came from the cluster."""

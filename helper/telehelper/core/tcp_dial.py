@@ -185,7 +185,7 @@ class Dial:
             self._reset(Event.GAVE_UP, reason, out)
 
     def _opened(self, what: Opened, now: float, out: list[Action]) -> None:
-        self.stats.dial = what.dial
+        self.stats.far_answered(what.dial, now)
         flow = TcpFlow(self.stats, self._syn, self._iss, self._issuer, self._terms)
         flow.start(what.credit, now, out)
         self.opened = flow
