@@ -836,6 +836,27 @@ def test_what_is_left_is_told_and_the_rest_is_taken_down(pki: Pki, tmp_path: Pat
     bench(pki, tmp_path, work)
 
 
+@pytest.mark.parametrize("part", ["_vif", "_attribution", "_places", "_networks", "_tunnel"])
+def test_a_part_that_fails_to_close_keeps_no_other_from_it(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    async def work(it: Bench) -> None:
+        await it.connect()
+        close = getattr(it.plane, part).close
+
+        async def fail() -> None:
+            await close()
+            raise UndoIncomplete(f"{part} is broken")
+
+        monkeypatch.setattr(getattr(it.plane, part), "close", fail)
+        with pytest.raises(UndoIncomplete, match="is broken"):
+            await it.plane.close()
+        await it.is_all_undone()
+        monkeypatch.undo()
+
+    bench(pki, tmp_path, work)
+
+
 def test_closing_twice_undoes_once(pki: Pki, tmp_path: Path) -> None:
     async def work(it: Bench) -> None:
         await it.connect()

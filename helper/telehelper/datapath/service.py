@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from ipaddress import ip_address
 from itertools import chain
@@ -367,27 +368,22 @@ class DataPlane:
         for task in self._updates | ({self._connecting} if self._connecting else set()):
             if task is not asyncio.current_task():
                 task.cancel()
-        self._vif.hang_up("disconnected")  # before the device goes
-        left: UndoIncomplete | None = None
-        try:
-            await self._netd.undo()
-        except UndoIncomplete as error:
-            left = error
-        except TelemagicError as error:
-            # It undoes by itself at the end of our socket, or has; the device goes with our descriptor.
-            self._last_error = str(error)
-        self._netd.close()
-        await self._vif.close()
-        await self._attribution.close()
-        await self._places.close()
-        if self._networks is not None:
-            await self._networks.close()
-        await self._tunnel.close()
-        if self._api is not None:
-            await self._api.close()
-        self.ended.set()
-        if left is not None:
-            raise left
+        async with AsyncExitStack() as stack:
+            stack.callback(self.ended.set)
+            # The last goes first, and each whatever becomes of the others.
+            parts = (self._api, self._tunnel, self._networks, self._places, self._attribution, self._vif)
+            for part in parts:
+                if part is not None:
+                    stack.push_async_callback(part.close)
+            stack.callback(self._netd.close)
+            self._vif.hang_up("disconnected")  # before the device goes
+            try:
+                await self._netd.undo()
+            except UndoIncomplete:
+                raise
+            except TelemagicError as error:
+                # It undoes by itself at the end of our socket, or has; the device goes with our descriptor.
+                self._last_error = str(error)
 
 
 _options: Final = attrgetter(*SHARED_OPTIONS)
