@@ -91,7 +91,7 @@ def connect(
     Returns
     -------
     Connection
-        Also a context manager that disconnects, in `with` and in `async with`.
+        Also a context manager that disconnects, in `with` and in `async with`; not what was connected before.
 
     Raises
     ------

@@ -62,6 +62,7 @@ class Connection(Tables):
         self.target: Target | None = None
         self.notices: tuple[str, ...] = ()
         self.remark = ""  # about the last connect, not about the connection
+        self.asked_for = 1  # times; `with` ends what it has begun, and nobody else's
         self.last_error: TelemagicError | None = None
         self.shown_in: int | None = None  # number of the cell whose card shows this connection already
         self.standing = live.Standing()
@@ -307,7 +308,8 @@ class Connection(Tables):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._client is not None:
+        self.asked_for -= 1
+        if self._client is not None and self.asked_for < 1:
             self.disconnect()
 
     async def __aenter__(self) -> Connection:
@@ -316,7 +318,8 @@ class Connection(Tables):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._client is not None:
+        self.asked_for -= 1
+        if self._client is not None and self.asked_for < 1:
             await asyncio.to_thread(self.disconnect)
 
     def __repr__(self) -> str:

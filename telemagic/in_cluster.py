@@ -43,6 +43,7 @@ class InCluster(Connection):
         self.target = None
         self.notices = ()
         self.remark = ""
+        self.asked_for = 1
         self.last_error = None
         self.shown_in = None
         self.on_end = lambda: None

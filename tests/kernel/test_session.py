@@ -141,7 +141,8 @@ def test_async_both_ways(session: Session, runtime: Path) -> None:
             assert connection.status.context == "demo"  # the sync API works under a running loop
         assert session.connection is None
         connection = await telemagic.aconnect()
-        assert telemagic.connect() is connection
+        with telemagic.connect() as same:
+            assert same is connection
         async with connection:
             pass
         assert session.connection is None
@@ -267,6 +268,35 @@ def test_twice_is_the_same(session: Session, launcher: FakeLauncher) -> None:
     assert telemagic.connect(context="demo", namespace="shop") is first
     assert "already connected to demo" in repr(first)
     assert len(launcher.started) == 1
+
+
+def test_with_ends_what_it_has_begun_and_nothing_else(session: Session, launcher: FakeLauncher) -> None:
+    outer = telemagic.connect()
+    with telemagic.connect() as inner:
+        assert inner is outer
+    assert outer.is_open
+
+    async def work() -> None:
+        async with telemagic.aconnect() as again:
+            assert again is outer
+
+    asyncio.run(work())
+    assert outer.is_open
+    with outer:
+        pass
+    assert outer.is_over
+    with telemagic.connect() as new:
+        with telemagic.connect():
+            pass
+        assert new.is_open
+    assert new.is_over
+    assert len(launcher.started) == 2
+
+
+def test_disconnecting_is_not_counted(session: Session) -> None:
+    telemagic.connect()
+    telemagic.connect().disconnect()
+    assert session.connection is None
 
 
 @pytest.mark.parametrize(
