@@ -33,7 +33,7 @@ class PendingConnection:
 
     async def __aenter__(self) -> Connection:
         self._connection = await self._start()
-        return self._connection
+        return await self._connection.__aenter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

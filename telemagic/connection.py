@@ -62,7 +62,8 @@ class Connection(Tables):
         self.target: Target | None = None
         self.notices: tuple[str, ...] = ()
         self.remark = ""  # about the last connect, not about the connection
-        self.asked_for = 1  # times; `with` ends what it has begun, and nobody else's
+        self.is_new = True  # no `with` has begun it, nor was it up already when it was last asked for
+        self._begun: list[bool] = []  # by each `with` that is under way: only what it has begun ends with it
         self.last_error: TelemagicError | None = None
         self.shown_in: int | None = None  # number of the cell whose card shows this connection already
         self.standing = live.Standing()
@@ -303,23 +304,29 @@ class Connection(Tables):
             raise self.last_error from error
 
     def __enter__(self) -> Connection:
+        self._begun.append(self.is_new)
+        self.is_new = False
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.asked_for -= 1
-        if self._client is not None and self.asked_for < 1:
+        if self._leave() and self._client is not None:
             self.disconnect()
 
+    def _leave(self) -> bool:
+        """Leave a `with`; whether it has begun the connection."""
+        has_begun = self._begun.pop()
+        self.is_new = not any(self._begun)  # whoever made it may still write `with` about it
+        return has_begun
+
     async def __aenter__(self) -> Connection:
-        return self
+        return self.__enter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.asked_for -= 1
-        if self._client is not None and self.asked_for < 1:
+        if self._leave() and self._client is not None:
             await asyncio.to_thread(self.disconnect)
 
     def __repr__(self) -> str:

@@ -43,7 +43,8 @@ class InCluster(Connection):
         self.target = None
         self.notices = ()
         self.remark = ""
-        self.asked_for = 1
+        self.is_new = True
+        self._begun = []
         self.last_error = None
         self.shown_in = None
         self.on_end = lambda: None

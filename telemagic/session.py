@@ -199,7 +199,7 @@ class Session:
                 f"connected to {connection.context} already, with another {', '.join(differ)}"
             )
         connection.remark = f"already connected to {connection.context}"
-        connection.asked_for += 1
+        connection.is_new = False
         return connection
 
     def _connected(self, plan: Plan, up: _Up) -> Connection:

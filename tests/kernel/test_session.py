@@ -282,18 +282,21 @@ def test_with_ends_what_it_has_begun_and_nothing_else(session: Session, launcher
 
     asyncio.run(work())
     assert outer.is_open
-    with outer:
-        pass
-    assert outer.is_over
+    outer.disconnect()
     with telemagic.connect() as new:
-        with telemagic.connect():
+        with telemagic.connect(), new:
             pass
+        assert telemagic.connect() is new  # as a function called here may do, and leave it so
         assert new.is_open
     assert new.is_over
-    assert len(launcher.started) == 2
+    later = telemagic.connect()
+    with later:
+        pass
+    assert later.is_over
+    assert len(launcher.started) == 3
 
 
-def test_disconnecting_is_not_counted(session: Session) -> None:
+def test_disconnecting_ends_it_whoever_has_begun(session: Session) -> None:
     telemagic.connect()
     telemagic.connect().disconnect()
     assert session.connection is None
