@@ -22,11 +22,14 @@ import pytest
 
 ROOT: Final = Path(__file__).parent.parent
 CACHES: Final = ROOT / ".pytest_cache"
-# Whole chains, on the embedded cluster and on real parts of others; they take as long as all the rest.
-CHAINS: Final = ("tests/e2e", "tests/farend", "tests/netd_resolved")
-# Three minutes of one connection under load, what breaks on purpose, and what people see; with the lowest priority of the
-# three, for their limits of time are generous.
-ENDURANCE: Final = ("tests/soak", "tests/drills", "tests/skew", "tests/notebooks", "tests/browser")
+# Whole chains on the embedded cluster; they take as long as all the rest.
+CHAINS: Final = ("tests/e2e",)
+# Three minutes of one connection under load, what breaks on purpose, what people see, and real parts of others; with the
+# lowest priority of the three, for their limits of time are generous.
+ENDURANCE: Final = (
+    *("tests/soak", "tests/drills", "tests/skew", "tests/notebooks", "tests/browser"),
+    *("tests/farend", "tests/netd_resolved", "tests/bench"),
+)
 SOAK: Final = {"TELEMAGIC_SOAK_SECONDS": "180"}
 FEW: Final = 5  # failed tests of a part: more are no accident
 
