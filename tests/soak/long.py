@@ -59,10 +59,14 @@ class Looks:
         return rows if len(rows) > 1 else self.rows[-2:]
 
     def problems(self, moment: float) -> list[str]:
-        """Say what has grown since a moment; medians of three, since one look may meet a timer's work."""
+        """Say what has grown since a moment: the least of the last third against the least of the first.
+
+        A look may meet a timer's work, and sockets of questions by UDP stay for a while; what leaks is there in every look.
+        """
         rows = self.after(moment)
-        first = [statistics.median(row[column] for row in rows[:3]) for column in (1, 2, 3)]
-        last = [statistics.median(row[column] for row in rows[-3:]) for column in (1, 2, 3)]
+        third = max(1, len(rows) // 3)
+        first = [min(row[column] for row in rows[:third]) for column in (1, 2, 3)]
+        last = [min(row[column] for row in rows[-third:]) for column in (1, 2, 3)]
         limits = (("memory", GROWTH), ("descriptors", 2), ("threads", 2))
         return [
             f"{self.name}: {what} went from {before:.0f} to {after:.0f}"

@@ -46,6 +46,15 @@ def test_what_grows_is_told() -> None:
     ]
 
 
+def test_what_comes_and_goes_does_not_grow() -> None:
+    rows = [(float(at), 1000, 31 + (at * 7) % 19, 2 + at % 3) for at in range(30)]
+    assert looks(rows).problems(0.0) == []
+    leaking = [
+        (at, memory, fds + int(at) // 8, threads) for at, memory, fds, threads in rows
+    ]  # one in eight rounds
+    assert [line.split(" went")[0] for line in looks(leaking).problems(0.0)] == ["netd: descriptors"]
+
+
 def test_what_is_taken_while_warming_up_is_not_counted() -> None:
     rows = [(0.0, 1000, 7, 1), (1.0, GROWTH * 3, 30, 9), (2.0, GROWTH * 3, 30, 9), (3.0, GROWTH * 3, 30, 9)]
     assert looks(rows).problems(1.0) == []
