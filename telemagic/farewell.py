@@ -138,7 +138,7 @@ def sum_up(
 ) -> Summary:
     """Work out the summary of what was :class:`Told`. Thousands of flows take tens of ms."""
     with without_collector():
-        rows = [row_of(values) for values in read_table(flows.rows)] if flows is not None else []
+        rows = rows_of(flows) if flows is not None else []
     told = events.rows if events is not None else ()
     failures: Counter[str] = Counter()
     for event in told:
@@ -157,6 +157,11 @@ def sum_up(
 def row_of(values: Sequence[Any]) -> FlowRow:
     """Read a flow's row; a newer data plane may say more, an older one less."""
     return FlowRow(*values[: len(fields(FlowRow))])
+
+
+def rows_of(table: FlowTable) -> list[FlowRow]:
+    """Read the rows of a table, without pandas, whose import takes 0.4 s."""
+    return [row_of(values) for values in read_table(table.rows)]
 
 
 def kind_of(row: FlowRow) -> str:

@@ -9,6 +9,7 @@ files and the processes started by the tests are compared with those before it.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -192,3 +193,11 @@ def sandboxed_python() -> Callable[..., subprocess.CompletedProcess[str]]:
         return sandbox.run([sys.executable, "-c", code, *arguments], timeout=timeout)
 
     return run
+
+
+@pytest.fixture
+def no_collection() -> Generator[None, None, None]:
+    """Collect no garbage meanwhile: nearly all of it would be a test server's own objects, or everybody's."""
+    gc.disable()
+    yield
+    gc.enable()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import time
 from ipaddress import ip_address
@@ -19,7 +18,7 @@ from tests.datapath.agentless.builders import Json, endpoint, endpoint_slice, in
 from tests.datapath.waiting import WAIT, turns, until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from telehelper.core.frames import Address
 
@@ -454,14 +453,6 @@ def test_a_list_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
         assert asked.count(SERVICES) == asked.count(SLICES) == 3
 
     run(work)
-
-
-@pytest.fixture
-def no_collection() -> Iterator[None]:
-    """Collect no garbage meanwhile: nearly all of it would be our API server's own 100,000 objects."""
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("no_collection")

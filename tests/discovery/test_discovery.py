@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from collections import deque
 from contextlib import asynccontextmanager
@@ -31,7 +30,7 @@ from tests.datapath.waiting import until
 from tests.discovery.sample import answers, forbidden, sample
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 WAIT = 10.0  # seconds for anything
 STALL = 0.03  # seconds of work in one go; drawing conclusions from all pods takes twice that at least
@@ -397,14 +396,6 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len((await explorer.known()).cidrs) <= 66
 
     asyncio.run(scenario())
-
-
-@pytest.fixture
-def no_collection() -> Iterator[None]:
-    """Collect no garbage meanwhile, which would be everybody's."""
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("no_collection")

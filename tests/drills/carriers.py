@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import tempfile
@@ -16,7 +17,7 @@ from tests.e2e import cable
 from tests.e2e.inside import helpers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from telemagic.demo.client import Demo
     from tests.drills.table import Drill
@@ -78,14 +79,21 @@ def of_a_certificate(drill: Drill, stage: Stage, demo: Demo) -> None:
         stage.clean(5.0)
 
 
-def refused(drill: Drill, stage: Stage, cut: Callable[[], None], word: str) -> None:
-    """The connection that is open ends, and its status says why there is no other."""
+@contextlib.contextmanager
+def ended(stage: Stage, fault: Callable[[], None]) -> Iterator[None]:
+    """The connection that is open ends; what is promised besides is looked at in the block."""
     stage.kernel.start("hang()")
     assert stage.kernel.line() == "open"
     with stage.promised():
-        cut()
+        fault()
         answer = stage.kernel.answer(PATIENCE)
         assert answer.value == "'ConnectionResetError'", answer
+        yield
+
+
+def refused(drill: Drill, stage: Stage, cut: Callable[[], None], word: str) -> None:
+    """The connection that is open ends, and its status says why there is no other."""
+    with ended(stage, cut):
         eventually(lambda: word in said(stage), drill.within, f"{word} in {said(stage)}")
         assert state(stage) == "'reconnecting'"
 
@@ -108,12 +116,7 @@ def back(drill: Drill, stage: Stage) -> None:
 
 def reset(drill: Drill, stage: Stage, fault: Callable[[], None], *, is_lasting: bool) -> None:
     """The connection that is open ends, in time."""
-    stage.kernel.start("hang()")
-    assert stage.kernel.line() == "open"
-    with stage.promised():
-        fault()
-        answer = stage.kernel.answer(PATIENCE)
-        assert answer.value == "'ConnectionResetError'", answer
+    with ended(stage, fault):
         if is_lasting:
             eventually(lambda: state(stage) == "'reconnecting'", 5.0, "no carrier is left")
         else:
